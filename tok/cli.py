@@ -1,0 +1,65 @@
+"""The door of every command: flags checked by name, errors in one line, exit status 2."""
+
+import argparse
+import difflib
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
+
+
+class Parser(argparse.ArgumentParser):
+    """An ArgumentParser that raises ValueError, and names the nearest flag when one is unknown."""
+
+    def __init__(self, **kwargs: Any):
+        kwargs.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
+        super().__init__(allow_abbrev=False, **kwargs)
+
+    def error(self, message: str) -> NoReturn:
+        """Raise ValueError: `run` prints it in one line."""
+        raise ValueError(f"{message}; see --help")
+
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Parse, or raise ValueError with the unknown flag and the one nearest to it."""
+        found, unknown = self.parse_known_args(args, namespace)
+        if unknown:
+            raise ValueError(unknown_name("flag", unknown[0], self._option_string_actions))
+        return found
+
+
+def unknown_name(kind: str, name: str, known: Sequence[str] | dict[str, Any]) -> str:
+    """Say that a name is unknown and which one is nearest.
+
+    `unknown_name("flag", "--stpes", ["--steps"])` -> "unknown flag --stpes; did you mean --steps?"
+    """
+    near = difflib.get_close_matches(name.split("=")[0], list(known), n=1, cutoff=0.5)
+    return f"unknown {kind} {name}; " + (f"did you mean {near[0]}?" if near else "see --help")
+
+
+def run(main: Callable[[Sequence[str] | None], int | None]) -> NoReturn:
+    """Call a script's main and exit: bad input is one line on stderr and status 2, Ctrl-C is 130.
+
+    `--debug` anywhere on the command line shows the traceback instead.
+    """
+    args = [a for a in sys.argv[1:] if a != "--debug"]
+    try:
+        status = main(args) or 0
+        sys.stdout.flush()
+    except (ValueError, OSError) as e:
+        if isinstance(e, BrokenPipeError):  # `... | head` has read enough: nothing to report
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(141)
+        if "--debug" in sys.argv[1:]:
+            raise
+        print("error: " + " ".join(describe(e).split()), file=sys.stderr)
+        status = 2
+    except KeyboardInterrupt:
+        status = 130
+    sys.exit(status)
+
+
+def describe(e: Exception) -> str:
+    """One line for an exception: OSErrors give the path first, then the system's reason."""
+    if isinstance(e, OSError) and e.filename is not None:
+        return f"{e.filename}: {e.strerror}"
+    return str(e)
