@@ -1,0 +1,72 @@
+# Each target makes .venv and installs what it needs, once. `make help` lists them.
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+RUN ?=
+CFG ?= configs/tiny.yaml
+PROMPT ?= Once upon a time
+VOCAB ?= 1000
+TEXT ?= data/tiny.txt
+ARGS ?=
+PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c .ci/constraints.txt
+CODE = tok model data utils tests *.py
+
+.DEFAULT_GOAL = help
+.PHONY: help train sample eval plot sweep bench bpe-train format lint test test-slow clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-10s %s\n", $$1, $$2}'
+
+$(VENV)/.installed: pyproject.toml .ci/constraints.txt
+	@echo "installing into $(VENV) (once; PyTorch is large)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(PIP) -e .
+	@touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	@echo "installing what the tests need"
+	@$(PIP) -e '.[dev]'
+	@touch $@
+
+train: $(VENV)/.installed ## train: CFG=configs/tiny.yaml ARGS="--steps 500"
+	$(BIN)/python train.py --config $(CFG) $(ARGS)
+
+sample: $(VENV)/.installed ## write: PROMPT="Once upon a time" RUN=tiny ARGS="--temp 0.7"
+	@$(BIN)/python sample.py $(if $(RUN),--run $(RUN)) --prompt "$(PROMPT)" $(ARGS)
+
+eval: $(VENV)/.installed ## score: RUN=tiny
+	@$(BIN)/python eval.py $(if $(RUN),--run $(RUN)) $(ARGS)
+
+plot: $(VENV)/.installed ## draw loss and perplexity: RUN="tiny other"
+	@$(BIN)/python -m utils.plot $(RUN) $(ARGS)
+
+sweep: $(VENV)/.installed ## try combinations: ARGS="--lr 1e-3 3e-3 --n_layer 2 4"
+	$(BIN)/python sweep.py $(ARGS)
+
+bench: $(VENV)/.installed ## tokens per second and memory
+	$(BIN)/python bench.py $(ARGS)
+
+bpe-train: $(VENV)/.installed ## train a tokenizer: VOCAB=1000 TEXT=data/tiny.txt
+	$(BIN)/python -m tok.bpe train $(TEXT) --vocab $(VOCAB) --out tok/bpe.json
+
+format: $(VENV)/.installed-dev ## put the code into shape
+	$(BIN)/ruff check --fix $(CODE)
+	$(BIN)/black $(CODE)
+
+lint: $(VENV)/.installed-dev ## style and types
+	$(BIN)/ruff check $(CODE)
+	$(BIN)/black --check $(CODE)
+	$(BIN)/mypy
+
+test: $(VENV)/.installed-dev ## the tests, with coverage
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest -m "not slow"
+	$(BIN)/coverage report --fail-under=80
+	$(BIN)/coverage report --fail-under=90 --include='tok/*'
+	$(BIN)/coverage report --fail-under=90 --include='model/attention.py'
+
+test-slow: $(VENV)/.installed-dev ## the tests that take minutes
+	$(BIN)/python -m pytest -m slow
+
+clean: ## remove caches and prepared data; runs/ and .venv stay
+	rm -rf data/prepared .coverage .hypothesis .mypy_cache .ruff_cache .pytest_cache build *.egg-info
