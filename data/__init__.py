@@ -1,0 +1,1 @@
+"""Text files -> token files -> batches. May import tok."""
