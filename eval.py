@@ -1,0 +1,71 @@
+"""Score a trained model on its whole validation text, beside what frequencies alone reach.
+
+python eval.py                      # the newest run
+python eval.py --run tiny --ckpt last
+python eval.py --run tiny --data other.txt
+"""
+
+from dataclasses import asdict, replace
+
+from data.loader import check_length, open_prepared
+from data.prepare import prepared
+from tok.cli import Parser, run
+from utils.checkpoint import latest_run, load_model
+from utils.config import run_dir, settings_from
+from utils.device import pick_device
+from utils.log import write_json
+from utils.metrics import bigram_floor, evaluate, uniform_floor, unigram_floor
+
+
+def parse(argv):
+    """Read the flags."""
+    p = Parser(prog="eval.py", description=__doc__)
+    p.add_argument("--run", help="a name under runs/, or a path (default: the newest)")
+    p.add_argument("--ckpt", choices=("best", "last"), default="best", help="which (default best)")
+    p.add_argument("--data", help="another text, or prepared directory (default: the run's own)")
+    p.add_argument("--batch_size", type=int, default=16, help="sequences at once (default 16)")
+    p.add_argument("--device", default="auto", help="auto, cpu, cuda, mps")
+    p.add_argument("--dtype", default="auto", help="auto, float32, bfloat16, float16")
+    return p.parse_args(argv)
+
+
+def open_text(a, path, checkpoint):
+    """The text to score: the run's own, or a.data through the run's tokenizer."""
+    own = settings_from(checkpoint["settings"]).data
+    if a.data:
+        own = replace(own, data=a.data, tokenizer=str(path / "tokenizer.json"))
+    data = open_prepared(prepared(**asdict(own)))
+    if data.meta["tokenizer_sha256"] != checkpoint["data"]["tokenizer_sha256"]:
+        raise ValueError(f"{own.data} was prepared with another tokenizer than {path}; see --data")
+    check_length(data.val, 1, "validation")
+    return data
+
+
+def main(argv=None):
+    """Print and keep val_loss, ppl and bits per byte, of the model and of the floors."""
+    a = parse(argv)
+    path = run_dir(a.run) if a.run else latest_run()
+    device = pick_device(a.device, a.dtype)
+    model, tokenizer, checkpoint = load_model(path, a.ckpt)
+    data = open_text(a, path, checkpoint)
+    V, n_bytes = tokenizer.vocab_size, data.meta["val_bytes"]
+    scores = {
+        "model": evaluate(model.to(device.device), data.val, n_bytes, a.batch_size, device),
+        "bigram": bigram_floor(data.train, data.val, V, n_bytes),
+        "unigram": unigram_floor(data.train, data.val, V, n_bytes),
+        "uniform": uniform_floor(data.val, V, n_bytes),
+    }
+    print(f"{path}/{a.ckpt}.pt, step {checkpoint['step']}, on {data.meta['name']}: ", end="")
+    print(f"{scores['model'].tokens:,} validation tokens\n")
+    print(f"{'':10}{'val_loss':>10}{'ppl':>10}{'bits/byte':>11}")
+    for name, score in scores.items():
+        print(f"{name:10}{score.loss:>10.4f}{score.ppl:>10.2f}{score.bits_per_byte:>11.4f}")
+    values = {
+        name: {"val_loss": s.loss, "ppl": s.ppl, "bits_per_byte": s.bits_per_byte}
+        for name, s in scores.items()
+    }
+    write_json(path / "eval.json", {"checkpoint": a.ckpt, "step": checkpoint["step"], **values})
+
+
+if __name__ == "__main__":
+    run(main)

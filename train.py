@@ -1,0 +1,141 @@
+"""Train a GPT on a text file, and watch it learn to write.
+
+python train.py                                     # data/tiny.txt, two minutes on a laptop
+python train.py --data my.txt                       # any UTF-8 text
+python train.py --config configs/shakespeare_char.yaml --lr 2e-3
+python train.py --run tiny --resume --steps 2000    # go on where it stopped
+python train.py --overfit --steps 200               # one batch, again and again: loss must go to 0
+"""
+
+import sys
+from dataclasses import asdict, replace
+
+import torch
+
+from data.loader import batch_at, check_length, open_prepared
+from data.prepare import prepared
+from model import TinyGPT
+from tok.cli import Parser, run
+from utils.checkpoint import TrainState, load_checkpoint, open_run
+from utils.config import add_settings, flat, run_dir, settings_of
+from utils.device import compiled, pick_device
+from utils.interrupt import Interrupt
+from utils.log import Log
+from utils.metrics import evaluate
+from utils.optim import lr_at, make_optimizer
+from utils.step import train_step
+from utils.write import write_text
+
+
+def parse(argv):
+    """Read flags and config: (args, settings, the run's directory)."""
+    p = Parser(prog="train.py", description=__doc__)
+    p.add_argument("--resume", action="store_true", help="go on from last.pt of --run")
+    p.add_argument("--overfit", action="store_true", help="train on one batch only, to debug")
+    add_settings(p)
+    args = p.parse_args(argv)
+    base = run_dir(args.run) / "config.yaml" if args.resume and "run" in args else None
+    settings = settings_of(args, base if base and base.exists() else None)
+    if args.overfit:
+        settings = replace(settings, train=replace(settings.train, eval_every=settings.train.steps))
+    return args, settings, run_dir(settings.train.run + ("-overfit" if args.overfit else ""))
+
+
+def begin(settings, data, device) -> TrainState:
+    """A fresh model, with what trains it."""
+    torch.manual_seed(settings.train.seed)
+    config = replace(settings.model, vocab_size=data.tokenizer.vocab_size)
+    check_length(data.train, config.block_size, "training")
+    check_length(data.val, 1, "validation")
+    model = TinyGPT(config).to(device.device)
+    optimizer = make_optimizer(model, settings.optim)
+    return TrainState(model, optimizer, device.scaler(), flat(settings), data.meta)
+
+
+def story(state, data, n) -> str:
+    """Text of at most n tokens that the model makes up; the run's random state is left alone."""
+    sampling = {"temperature": 0.8, "top_k": 50, "seed": state.settings["seed"] + state.step}
+    documents = data.meta["documents"]
+    return write_text(state.model, data.tokenizer, "", n, documents=documents, **sampling).strip()
+
+
+def train(state, settings, data, device, path, log, *, overfit, stop) -> None:
+    """The loop: evaluate, save, step, log. Returns when all steps are done, or after a signal."""
+    s, o = settings.train, settings.optim
+    model = compiled(state.model, device.device, log.say) if s.compile else state.model
+    resumed = state.step
+    while True:
+        if (state.step % s.eval_every == 0 or state.step == s.steps) and state.step > resumed:
+            score = evaluate(model, data.val, data.meta["val_bytes"], s.batch_size, device)
+            best = score.loss < state.best_val_loss
+            if best:
+                state.best_val_loss, state.best_step = score.loss, state.step
+                state.save(path / "best.pt", log.state())
+            state.save(path / "last.pt", log.state())
+            log.score(state.step, score, best)
+            if s.sample and state.step < s.steps:
+                log.say("    " + story(state, data, s.sample).replace("\n", "\n    "))
+        if state.step >= s.steps or stop.signal:
+            break
+
+        lr = lr_at(state.step, lr=o.lr, min_lr=o.min_lr, warmup=o.warmup, steps=s.steps)
+        for group in state.optimizer.param_groups:
+            group["lr"] = lr
+        with log.timer:
+            first = 0 if overfit else state.step * s.accum  # the step's first batch
+            shape = {"block_size": state.model.config.block_size, "batch_size": s.batch_size}
+            batches = [
+                batch_at(data.train, first + i, seed=s.seed, **shape) for i in range(s.accum)
+            ]
+            loss, norm = train_step(
+                model, state.optimizer, state.scaler, batches, device, o.grad_clip
+            )
+        state.step += 1
+        log.step(state.step, loss, lr, norm)
+
+
+def main(argv=None):
+    """Train. Exit status: 0, 3 for a loss that is not finite, 128 + n after signal n."""
+    args, settings, path = parse(argv)
+    s = settings.train
+    device = pick_device(s.device, s.dtype)
+    data = open_prepared(prepared(**asdict(settings.data)))
+    state = begin(settings, data, device)
+    log_state = None
+    if args.resume:
+        checkpoint = load_checkpoint(path / "last.pt")
+        state.load(checkpoint)
+        log_state = checkpoint["log"]
+    open_run(path, settings, data.path / "tokenizer.json", resume=args.resume)
+
+    tokens_per_step = s.batch_size * s.accum * state.model.config.block_size
+    with Log(path, s, tokens_per_step, state.step, log_state) as log:
+        log.say(f"run     {path}" + (f", from step {state.step}" if state.step else ""))
+        log.say(
+            f"data    {settings.data.data}: {len(data.train):,} training tokens, "
+            f"{len(data.val):,} for validation, vocabulary {data.tokenizer.vocab_size:,}"
+        )
+        log.say(f"model   {state.model.n_params():,} parameters")
+        log.say(f"device  {device.describe()}")
+        log.say(f"steps   {s.steps:,} of {tokens_per_step:,} tokens")
+        try:
+            with Interrupt() as stop:
+                train(state, settings, data, device, path, log, overfit=args.overfit, stop=stop)
+        except FloatingPointError as e:
+            print(f"error: step {state.step}: {e}; lower --lr, and --resume", file=sys.stderr)
+            return 3
+        if stop.signal:
+            state.save(path / "last.pt", log.state())
+            log.say(
+                f"stopped at step {state.step}; go on with: python train.py --run {path} --resume"
+            )
+            return 128 + stop.signal
+        log.summary(state)
+        if s.sample:
+            log.say("\n" + story(state, data, 400))
+            log.say(f'\nnext: python sample.py --run {path} --prompt "Once upon a time"')
+    return 0
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,145 @@
+"""Checkpoints: all that a run needs to go on to the bit, in a file that is whole or not there."""
+
+import itertools
+import math
+import os
+import pickle
+import shutil
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import tok
+from model import GPTConfig, TinyGPT
+from utils.config import Settings, write_yaml
+
+VERSION = 1
+PARTS = ("model", "optimizer", "scaler")
+KEYS = ("version", "model_config", "settings", "data", "step", *PARTS)
+
+
+def atomic(path, write) -> None:
+    """Call write(temporary), then put the temporary in the place of path: never half a file."""
+    path = Path(path)
+    part = path.with_name(f".{path.name}.part")
+    try:
+        write(part)
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def rng_state() -> dict[str, Any]:
+    """State of torch's generators, which dropout draws from."""
+    return {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all()}
+
+
+def set_rng_state(state: dict[str, Any]) -> None:
+    """Undo `rng_state`."""
+    torch.set_rng_state(state["cpu"].cpu())
+    if len(state["cuda"]) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all([s.cpu() for s in state["cuda"]])
+
+
+def load_checkpoint(path) -> dict[str, Any]:
+    """Read a checkpoint to the CPU. ValueError if it is missing, cut short, foreign or too new."""
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"no checkpoint {path}; train one with train.py --run {path.parent.name}")
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        missing = [key for key in KEYS if key not in checkpoint]
+    except (RuntimeError, EOFError, TypeError, pickle.UnpicklingError) as e:
+        why = str(e).strip().split("\n")[0][:80]
+        raise ValueError(
+            f"{path} is not a whole checkpoint ({why}); use another, or retrain"
+        ) from None
+    if missing:
+        raise ValueError(f"{path} is not a checkpoint of llm-tiny: it has no {missing[0]!r}")
+    if checkpoint["version"] != VERSION:
+        raise ValueError(
+            f"{path} has version {checkpoint['version']}, this program reads {VERSION}"
+        )
+    return checkpoint
+
+
+def load_model(run: Path, which: str = "best") -> tuple[TinyGPT, Any, dict[str, Any]]:
+    """Load a run's best.pt or last.pt: (model on the CPU, tokenizer, the whole checkpoint)."""
+    if not run.is_dir():
+        raise ValueError(f"no run {run}; train it: python train.py --run {run.name}")
+    checkpoint = load_checkpoint(run / f"{which}.pt")
+    model = TinyGPT(GPTConfig(**checkpoint["model_config"]))
+    model.load_state_dict(checkpoint["model"])  # strict
+    if not (run / "tokenizer.json").exists():
+        raise ValueError(f"{run} has no tokenizer.json; copy that of its data there")
+    return model, tok.load(run / "tokenizer.json"), checkpoint
+
+
+@dataclass
+class TrainState:
+    """All that changes in a run. Batches are a pure function of the step and need no saving."""
+
+    model: TinyGPT  # the plain one, never compiled or wrapped
+    optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
+    settings: dict[str, Any]
+    data: dict[str, Any]  # meta.json of the text
+    step: int = 0
+    best_val_loss: float = math.inf
+    best_step: int = 0
+
+    def save(self, path, log: dict[str, Any]) -> None:
+        """Write everything, and the log's own state, to path."""
+        parts = {name: getattr(self, name).state_dict() for name in PARTS}
+        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in PARTS}
+        config = asdict(self.model.config)
+        checkpoint = {
+            "version": VERSION,
+            "model_config": config,
+            "rng": rng_state(),
+            "log": log,
+            **parts,
+            **values,
+        }
+        atomic(path, lambda part: torch.save(checkpoint, part))
+
+    def load(self, checkpoint: dict[str, Any]) -> None:
+        """Become what the checkpoint holds. ValueError if it is of another model or text."""
+        old, new = checkpoint["model_config"], asdict(self.model.config)
+        differ = [f"{k} {old.get(k)} there, {v} here" for k, v in new.items() if old.get(k) != v]
+        if differ:
+            raise ValueError(f"the checkpoint is of another model: {', '.join(differ)}")
+        for key in ("text_sha256", "tokenizer_sha256"):
+            if checkpoint["data"][key] != self.data[key]:
+                what = key.removesuffix("_sha256")
+                raise ValueError(f"the {what} is not the one of the checkpoint; start a new --run")
+        asked = [{k: g[k] for k in ("betas", "weight_decay")} for g in self.optimizer.param_groups]
+        self.model.load_state_dict(checkpoint["model"])
+        self.optimizer.load_state_dict(checkpoint["optimizer"])
+        for group, values in zip(self.optimizer.param_groups, asked, strict=True):
+            group.update(values)  # a resumed run may change these: its settings win
+        if checkpoint["scaler"] and self.scaler.is_enabled():
+            self.scaler.load_state_dict(checkpoint["scaler"])
+        set_rng_state(checkpoint["rng"])
+        for name in ("step", "best_val_loss", "best_step"):
+            setattr(self, name, checkpoint[name])
+
+
+def latest_run(root="runs") -> Path:
+    """Find the run whose checkpoint is newest. Raises ValueError if no run has one."""
+    found = [p for name in ("best.pt", "last.pt") for p in Path(root).glob(f"**/{name}")]
+    if not found:
+        raise ValueError(f"no run with a checkpoint under {root}/; train one: python train.py")
+    return max(found, key=lambda p: p.stat().st_mtime).parent
+
+
+def open_run(path: Path, settings: Settings, tokenizer_file, *, resume: bool) -> None:
+    """Make a run's directory, with config.yaml and tokenizer.json. An older run steps aside."""
+    if not resume and path.exists():
+        n = next(n for n in itertools.count(1) if not path.with_name(f"{path.name}-{n}").exists())
+        os.replace(path, path.with_name(f"{path.name}-{n}"))
+    path.mkdir(parents=True, exist_ok=True)
+    atomic(path / "config.yaml", lambda part: write_yaml(settings, part))
+    atomic(path / "tokenizer.json", lambda part: shutil.copyfile(tokenizer_file, part))

@@ -1,0 +1,163 @@
+"""What a run tells: metrics.csv and summary.json for machines, a bar and lines for people."""
+
+import csv
+import json
+import platform
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from utils.checkpoint import atomic
+from utils.metrics import Mean, Score, perplexity
+
+COLUMNS = ["step", "tokens", "seconds", "lr", "train_loss", "grad_norm", "tokens_per_s"]
+COLUMNS += ["val_loss", "val_ppl", "val_bits_per_byte"]  # of evaluations, which have their own rows
+QUIET = 5.0  # seconds between lines where there is no terminal to draw a bar on
+
+
+class Timer:
+    """Adds up the seconds inside `with timer:`, so that evaluation does not count as training."""
+
+    def __init__(self, seconds: float = 0.0, clock=time.perf_counter):
+        self.seconds, self.clock = seconds, clock
+
+    def __enter__(self):
+        self._start = self.clock()
+
+    def __exit__(self, *exc):
+        self.seconds += self.clock() - self._start
+
+
+class Log:
+    """Follows one run. `state()` goes into the checkpoint, and back in as `state` on resume."""
+
+    def __init__(self, path, train, tokens_per_step, step=0, state=None, clock=time.perf_counter):
+        state = state or {"seconds": 0.0, "mean": (0.0, 0), "since": (0.0, 0)}
+        self.path, self.clock, self.tokens_per_step = Path(path), clock, tokens_per_step
+        self.every, self.steps = train.log_every, train.steps
+        self.timer = Timer(state["seconds"], clock)
+        self.mean = Mean(*state["mean"])  # of the losses since the last row
+        self.since = tuple(state["since"])  # (seconds, step) at the last row
+        self.said = clock()
+        self._open_csv(step)
+        self.bar = tqdm(
+            total=self.steps,
+            initial=step,
+            disable=None,  # None: only on a terminal
+            bar_format="{percentage:3.0f}%|{bar:24}| {n}/{total} [{elapsed}<{remaining}]{postfix}",
+        )
+
+    def _open_csv(self, step: int) -> None:
+        """Start metrics.csv, or on resume keep its whole rows up to the checkpoint's step."""
+        rows, path = [], self.path / "metrics.csv"
+        if step and path.exists():
+            with open(path, encoding="utf-8", newline="") as f:
+                whole = [r for r in csv.DictReader(f) if r[COLUMNS[-1]] is not None]
+            rows = [r for r in whole if int(r["step"]) <= step]
+
+        def write(part):
+            with open(part, "w", encoding="utf-8", newline="") as f:
+                csv.DictWriter(f, COLUMNS, lineterminator="\n").writeheader()
+                csv.DictWriter(f, COLUMNS, lineterminator="\n").writerows(rows)
+
+        atomic(path, write)
+        self.file = open(path, "a", encoding="utf-8", newline="")  # noqa: SIM115
+        self.csv = csv.DictWriter(self.file, COLUMNS, lineterminator="\n")
+
+    def state(self) -> dict[str, Any]:
+        """What a resumed run needs to write the same rows."""
+        mean = (self.mean.total, self.mean.count)
+        return {"seconds": self.timer.seconds, "mean": mean, "since": self.since}
+
+    def say(self, text: str) -> None:
+        """Print a line for people without breaking the bar."""
+        tqdm.write(text, file=sys.stdout)
+        sys.stdout.flush()
+
+    def step(self, step: int, loss: float, lr: float, grad_norm: float) -> None:
+        """Note a finished step: a row every `every` steps; for people a bar, or lines."""
+        self.mean.add(loss)
+        seconds, last = self.since
+        speed = (step - last) * self.tokens_per_step / max(self.timer.seconds - seconds, 1e-9)
+        facts = f"loss {loss:.4f}  ppl {perplexity(loss):.2f}  {speed:,.0f} tok/s"
+        self.bar.set_postfix_str(facts, refresh=False)
+        self.bar.update()
+        if self.bar.disable and (step == 1 or self.clock() - self.said >= QUIET):
+            left = self.timer.seconds / step * (self.steps - step)
+            self.say(f"step {step}/{self.steps}  {facts}  {left:.0f} s left")
+            self.said = self.clock()
+        if step % self.every == 0 or step == self.steps:
+            self._row(
+                step,
+                lr=lr,
+                train_loss=self.mean.value,
+                grad_norm=grad_norm,
+                tokens_per_s=round(speed),
+            )
+            self.mean, self.since = Mean(), (self.timer.seconds, step)
+
+    def score(self, step: int, score: Score, best: bool) -> None:
+        """Note an evaluation: a row, and a line for people."""
+        self._row(
+            step, val_loss=score.loss, val_ppl=score.ppl, val_bits_per_byte=score.bits_per_byte
+        )
+        self.say(
+            f"step {step}/{self.steps}  val loss {score.loss:.4f}  ppl {score.ppl:.2f}  "
+            f"{score.bits_per_byte:.3f} bits/byte" + ("  best so far" if best else "")
+        )
+
+    def _row(self, step: int, **values: float) -> None:
+        seconds = round(self.timer.seconds, 3)
+        self.csv.writerow(
+            {"step": step, "tokens": step * self.tokens_per_step, "seconds": seconds, **values}
+        )
+        self.file.flush()
+
+    def summary(self, state) -> None:
+        """Write summary.json, and its gist for people."""
+        seconds, tokens = self.timer.seconds, state.step * self.tokens_per_step
+        values = {
+            "best_val_loss": state.best_val_loss,
+            "best_step": state.best_step,
+            "steps": state.step,
+            "tokens": tokens,
+            "seconds": round(seconds, 3),  # of training: evaluation and sampling left out
+            "tokens_per_s": round(tokens / max(seconds, 1e-9)),
+            "params": state.model.n_params(),
+            "data": state.data,
+            "settings": state.settings,
+            "machine": machine(),
+        }
+        write_json(self.path / "summary.json", values)
+        self.say(
+            f"done    {tokens:,} tokens in {seconds:.0f} s; best val loss "
+            f"{state.best_val_loss:.4f} at step {state.best_step}"
+        )
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc):
+        self.bar.close()
+        self.file.close()
+
+
+def write_json(path, values: dict[str, Any]) -> None:
+    """Write a JSON file that is whole or not there."""
+    text = json.dumps(values, indent=2, ensure_ascii=False) + "\n"
+    atomic(path, lambda part: Path(part).write_text(text, encoding="utf-8"))
+
+
+def machine() -> dict[str, str]:
+    """What the run ran on: versions and processor."""
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "platform": platform.platform(),
+        "processor": platform.processor() or platform.machine(),
+        "threads": str(torch.get_num_threads()),
+    }

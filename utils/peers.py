@@ -1,0 +1,49 @@
+"""Other programs, loaded from where the user keeps them, to be measured beside ours."""
+
+import importlib.util
+import sys
+from pathlib import Path
+
+import torch
+
+from utils.device import Device
+
+
+class NanoGPT:
+    """nanoGPT from a checkout, in a shape (layers, heads, d_model, block, batch, vocab).
+
+    Raises ValueError if the directory has no model.py.
+    """
+
+    def __init__(self, directory, shape, device: Device):
+        path = Path(directory) / "model.py"
+        if not path.is_file():
+            raise ValueError(f"no {path}; --nanogpt names a checkout of nanoGPT")
+        spec = importlib.util.spec_from_file_location("nanogpt_model", path)
+        assert spec is not None
+        assert spec.loader is not None
+        nano = importlib.util.module_from_spec(spec)
+        sys.modules["nanogpt_model"] = nano  # its dataclass looks itself up there
+        spec.loader.exec_module(nano)
+        n_layer, n_head, n_embd, block_size, batch_size, V = shape
+        config = nano.GPTConfig(block_size, V, n_layer, n_head, n_embd, dropout=0.0, bias=False)
+        self.device, self.model = device, nano.GPT(config).to(device.device)
+        betas = (0.9, 0.99)
+        self.optimizer = self.model.configure_optimizers(0.1, 1e-3, betas, device.device.type)
+        idx = torch.randint(V, (batch_size, block_size + 1), device=device.device)
+        self.x, self.y = idx[:, :-1].contiguous(), idx[:, 1:].contiguous()
+
+    def step(self) -> None:
+        """One training step, with the calls that nanoGPT's own loop makes."""
+        with self.device.autocast():
+            _, loss = self.model(self.x, self.y)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.item()
+
+    def write(self, tokens: int = 64) -> None:
+        """Generate after a prompt of one token."""
+        self.model.eval()
+        self.model.generate(torch.zeros_like(self.x[:1, :1]), tokens)

@@ -1,0 +1,39 @@
+"""Timing that holds on a noisy machine: contenders take turns, and the median speaks."""
+
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Callable
+
+import torch
+
+
+def take_turns(
+    contenders: dict[str, Callable[[], object]], runs: int, warmup: int = 2
+) -> dict[str, list[float]]:
+    """Call each contender once a round, `runs` rounds after the warm-up; seconds of each call."""
+    seconds: dict[str, list[float]] = {name: [] for name in contenders}
+    for i in range(warmup + runs):
+        for name, call in contenders.items():
+            start = time.perf_counter()
+            call()
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()
+            if i >= warmup:
+                seconds[name].append(time.perf_counter() - start)
+    return seconds
+
+
+def summary(seconds: list[float]) -> tuple[float, float]:
+    """Median, and spread: half the distance between the quartiles as a share of the median."""
+    quartiles = statistics.quantiles(seconds, n=4) if len(seconds) > 1 else [seconds[0]] * 3
+    return quartiles[1], (quartiles[2] - quartiles[0]) / 2 / quartiles[1]
+
+
+def peak_memory() -> int:
+    """Most bytes this process has held: of the GPU if there is one, else of main memory."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated()
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
