@@ -1,0 +1,138 @@
+"""Measure training, writing, attention and the tokenizer. Contenders take turns; medians count.
+
+    python bench.py                             # two minutes
+    python bench.py --only train attention
+    python bench.py --nanogpt ../nanoGPT        # a checkout of nanoGPT, in the same run
+
+Prints a table for people and, last, one line of JSON for machines.
+"""
+
+import json
+import time
+from pathlib import Path
+
+import torch
+
+import tok
+from data.loader import batch_at
+from data.prepare import read_text
+from model import GPTConfig, TinyGPT, generate
+from tok.cli import Parser, run
+from utils.config import OptimConfig
+from utils.device import pick_device
+from utils.log import machine
+from utils.optim import make_optimizer
+from utils.peers import NanoGPT
+from utils.step import train_step
+from utils.timing import peak_memory, summary, take_turns
+
+SHAPES = {  # name: (layers, heads, d_model, block_size, batch_size, vocab_size)
+    "4x128": (4, 4, 128, 64, 12, 65),
+    "6x384": (6, 6, 384, 256, 8, 65),
+}
+
+
+def gpt(shape, **kwargs):
+    """A TinyGPT in one of SHAPES."""
+    n_layer, n_head, d_model, block_size, _, vocab_size = SHAPES[shape]
+    config = GPTConfig(vocab_size, block_size, n_layer, n_head, d_model, bias=False, **kwargs)
+    torch.manual_seed(0)
+    return TinyGPT(config)
+
+
+def stepper(model, shape, device):
+    """A call that takes one training step on random tokens, with our step and AdamW."""
+    block_size, batch_size, V = SHAPES[shape][3:]
+    model = model.to(device.device)
+    tokens = torch.randint(V, (10_000,), generator=torch.Generator().manual_seed(0)).numpy()
+    batch = batch_at(tokens, 0, block_size=block_size, batch_size=batch_size, seed=0)
+    optimizer, scaler = make_optimizer(model, OptimConfig()), device.scaler()
+    return lambda: train_step(model, optimizer, scaler, [batch], device)
+
+
+def bench_train(a, device):
+    """Training steps, ours eager (and compiled with --compile) beside nanoGPT's."""
+    for shape in SHAPES:
+        contenders = {"llm-tiny": stepper(gpt(shape), shape, device)}
+        if a.compile:
+            contenders["compiled"] = stepper(torch.compile(gpt(shape)), shape, device)
+        if a.nanogpt:
+            contenders["nanoGPT"] = NanoGPT(a.nanogpt, SHAPES[shape], device).step
+        block_size, batch_size = SHAPES[shape][3:5]
+        yield f"train {shape}", contenders, block_size * batch_size, "tok/s"
+
+
+def bench_write(a, device):
+    """Generation of 64 tokens after a prompt of one, batch 1."""
+    for shape in SHAPES:
+        model = gpt(shape).to(device.device)
+        prompt = torch.zeros((1, 1), dtype=torch.long, device=device.device)
+        contenders: dict = {"llm-tiny": lambda m=model, p=prompt: list(generate(m, p, 64))}
+        if a.nanogpt:
+            contenders["nanoGPT"] = NanoGPT(a.nanogpt, SHAPES[shape], device).write
+        yield f"write {shape}", contenders, 64, "tok/s"
+
+
+def bench_attention(a, device):
+    """A training step with fused attention against the plain equation."""
+    for shape in SHAPES:
+        contenders = {n: stepper(gpt(shape, attn=n), shape, device) for n in ("sdpa", "naive")}
+        block_size, batch_size = SHAPES[shape][3:5]
+        yield f"attention {shape}", contenders, block_size * batch_size, "tok/s"
+
+
+def bench_tokenizer(a, device):
+    """Learn 1,000 tokens from data/tiny.txt; encode it, each time with a fresh cache."""
+    text = read_text(Path(__file__).parent / "data" / "tiny.txt")
+    learnt = tok.BPETokenizer.train([text], 1000)
+    parts = learnt.vocab, learnt.merges, learnt.special_tokens
+    train = {"llm-tiny": lambda: tok.BPETokenizer.train([text], 1000)}
+    encode = {"llm-tiny": lambda: tok.BPETokenizer(*parts).encode(text)}
+    megabytes = len(text.encode()) / 1e6
+    yield "BPE train", train, megabytes, "MB/s"
+    yield "BPE encode", encode, megabytes, "MB/s"
+
+
+BENCHES = {
+    "train": bench_train,
+    "write": bench_write,
+    "attention": bench_attention,
+    "tokenizer": bench_tokenizer,
+}
+
+
+def main(argv=None):
+    """Run the benchmarks named and print what they give."""
+    p = Parser(prog="bench.py", description=__doc__)
+    p.add_argument("--only", nargs="+", choices=BENCHES, default=list(BENCHES), help="which ones")
+    p.add_argument("--runs", type=int, default=15, help="counted rounds (default 15)")
+    p.add_argument("--nanogpt", metavar="DIR", help="a checkout of nanoGPT to measure beside")
+    p.add_argument("--compile", action="store_true", help="measure torch.compile, too")
+    p.add_argument("--device", default="auto", help="auto, cpu, cuda, mps")
+    p.add_argument("--dtype", default="auto", help="auto, float32, bfloat16, float16")
+    a = p.parse_args(argv)
+    if a.runs < 1:
+        raise ValueError(f"runs={a.runs} must be at least 1")
+    device, results = pick_device(a.device, a.dtype), []
+    print(f"{device.describe()}, torch {torch.__version__}, {a.runs} runs each, in turn\n")
+    print(f"{'work':18}{'who':12}{'median':>12}{'spread':>9}{'per second':>16}{'ratio':>8}")
+    start = time.perf_counter()
+    for name in a.only:
+        for work, contenders, amount, unit in BENCHES[name](a, device):
+            first = None
+            for who, seconds in take_turns(contenders, a.runs).items():
+                median, spread = summary(seconds)
+                first = first or median
+                row = {"work": work, "who": who, "ms": median * 1e3, "spread": spread}
+                row |= {"rate": amount / median, "unit": unit, "ratio": median / first}
+                results.append(row)
+                rate = f"{amount / median:,.1f} {unit}"
+                print(f"{work:18}{who:12}{median * 1e3:>9.2f} ms", end="")
+                print(f"{spread:>8.0%} {rate:>16}{median / first:>8.2f}", flush=True)
+    memory = peak_memory()
+    print(f"\npeak memory {memory / 1e6:,.0f} MB, {time.perf_counter() - start:.0f} s in all")
+    print(json.dumps({"results": results, "peak_memory": memory, "machine": machine()}))
+
+
+if __name__ == "__main__":
+    run(main)

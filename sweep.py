@@ -1,0 +1,116 @@
+"""Try combinations of settings, each with several seeds, and rank them by validation loss.
+
+    python sweep.py --lr 1e-3 3e-3 --n_layer 2 4
+    python sweep.py --config configs/shakespeare_char.yaml --dropout 0 0.1 --seed 1 2 3
+    python sweep.py --name wide --d_model 64 128 --steps 300
+
+Every setting of train.py is a flag here and takes one value or several. Started again, a sweep
+goes on where it stopped. Results: runs/sweep-NAME/results.csv, best first.
+"""
+
+import csv
+import itertools
+import json
+import math
+import statistics
+from argparse import SUPPRESS
+from pathlib import Path
+
+import train
+from tok.cli import Parser, run
+from utils.checkpoint import atomic
+from utils.config import DEFAULT, FIELDS, coerce, flat
+from utils.metrics import perplexity
+
+
+def parse(argv):
+    """Read the flags: (config, the sweep's directory, {setting: [values]})."""
+    p = Parser(prog="sweep.py", description=__doc__)
+    p.add_argument("--config", default=str(DEFAULT), help="the settings to start from")
+    p.add_argument("--name", help="the sweep's name (default: the config's)")
+    for name, field in FIELDS.items():
+        if name != "run":
+            p.add_argument(f"--{name}", nargs="+", default=SUPPRESS, help=field.metadata["help"])
+    a = p.parse_args(argv)
+    grid = {k: [coerce(k, v) for v in vs] for k, vs in vars(a).items() if k in FIELDS}
+    if not any(len(values) > 1 for values in grid.values()):
+        raise ValueError("nothing to compare: give some setting two values, e.g. --lr 1e-3 3e-3")
+    return a.config, Path("runs") / f"sweep-{a.name or Path(a.config).stem}", grid
+
+
+def train_one(config, path, values) -> dict:
+    """Train one combination, unless it has been with the same settings, and give its summary."""
+    flags = ["--config", config, "--run", str(path), "--sample", "0"]
+    flags += [x for name, value in values.items() for x in (f"--{name}", str(value))]
+    _, settings, path = train.parse(flags)
+    summary = path / "summary.json"
+    if summary.exists():
+        found = json.loads(summary.read_text(encoding="utf-8"))
+        if found["settings"] == flat(settings):
+            return found
+    status = train.main(flags)
+    if status == 3:  # it diverged, which is a result
+        return {"best_val_loss": math.inf, "params": 0, "seconds": 0.0}
+    if status:
+        raise KeyboardInterrupt
+    return json.loads(summary.read_text(encoding="utf-8"))
+
+
+def rank(results) -> list[dict]:
+    """One row for each combination in [(values, summary)], over its seeds, best loss first."""
+    groups: dict[tuple, list[dict]] = {}
+    for values, summary in results:
+        groups.setdefault(tuple((k, v) for k, v in values.items() if k != "seed"), []).append(
+            summary
+        )
+    rows = []
+    for combination, runs in groups.items():
+        losses = [r["best_val_loss"] for r in runs]
+        mean = statistics.fmean(losses)
+        row = {
+            **dict(combination),
+            "val_loss": round(mean, 4),
+            "std": (
+                round(statistics.stdev(losses), 4) if len(losses) > 1 and mean < math.inf else ""
+            ),
+            "val_ppl": round(perplexity(mean), 2),
+            "seeds": len(runs),
+            "params": runs[0]["params"],
+            "seconds": round(statistics.fmean(r["seconds"] for r in runs), 1),
+        }
+        rows.append(row)
+    return sorted(rows, key=lambda row: row["val_loss"])
+
+
+def write_csv(path, rows) -> None:
+    """Write the rows as CSV, whole or not at all."""
+
+    def write(part):
+        with open(part, "w", encoding="utf-8", newline="") as f:
+            table = csv.DictWriter(f, list(rows[0]), lineterminator="\n")
+            table.writeheader()
+            table.writerows(rows)
+
+    atomic(path, write)
+
+
+def main(argv=None):
+    """Train the grid, write results.csv after every run, print the table."""
+    config, path, grid = parse(argv)
+    combinations = [dict(zip(grid, v, strict=True)) for v in itertools.product(*grid.values())]
+    results = []
+    for i, values in enumerate(combinations, 1):
+        name = ",".join(f"{k}={v}" for k, v in values.items() if len(grid[k]) > 1)
+        print(f"\n[{i}/{len(combinations)}] {name}", flush=True)
+        results.append((values, train_one(config, path / name.replace("/", "_"), values)))
+        rows = rank(results)
+        write_csv(path / "results.csv", rows)
+    print("\n" + "  ".join(f"{name:>10}" for name in rows[0]))
+    for row in rows:
+        print("  ".join(f"{value!s:>10}" for value in row.values()))
+    best = ", ".join(f"{k}={v}" for k, v in rows[0].items() if k in FIELDS)
+    print(f"\nbest by validation loss: {best}\n{path / 'results.csv'}")
+
+
+if __name__ == "__main__":
+    run(main)
