@@ -95,7 +95,7 @@ def test_a_small_vocabulary_is_refused_and_a_large_one_stops():
     [
         (lambda t: t.decode([1, 300]), "unknown id 300"),
         (lambda t: t.decode([-1]), "unknown id -1"),
-        (lambda t: t.encode("ab\ud800"), "character 2 is half a surrogate"),
+        (lambda t: t.encode("ab\ud800"), "character 2 is .* half of a surrogate"),
         (lambda t: t.encode("", allowed_special="some"), "give 'none', 'all'"),
         (lambda t: t.encode("", allowed_special={"<x>"}), "<x>"),
         (lambda t: BPETokenizer.train([""], 300, special_tokens=["a", "a"]), "2 times"),

@@ -20,9 +20,9 @@ def load(path: str | os.PathLike[str]) -> "BPETokenizer | CharTokenizer":
     """Read a tokenizer of whatever kind. ValueError for a file that no tokenizer saved."""
     from tok.bpe import BPETokenizer
     from tok.char import CharTokenizer
-    from tok.files import read_json
+    from tok.saved import read_kind
 
-    kind = read_json(path)["kind"]
+    kind = read_kind(path)["kind"]
     if kind == "bpe":
         return BPETokenizer.load(path)
     if kind == "char":

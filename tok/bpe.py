@@ -9,64 +9,71 @@ Text is cut into words (`split.py`), a word is its UTF-8 bytes, and merges learn
 """
 
 import codecs
-import json
 import os
-from collections import Counter
+from array import array
 from collections.abc import Callable, Collection, Iterable, Iterator
-from itertools import chain
+from functools import partial
 from operator import index
-from typing import Any
+from typing import Any, TypeVar
 
-from tok.files import check, read_json, write_whole
-from tok.merges import as_chars, learn
+from tok import peers, saved
+from tok.count import count_words
+from tok.encoder import Encoder
+from tok.merges import learn
+from tok.packed import packed
 from tok.ranks import Ranks
-from tok.special import allowed, check_specials, special_parts, whole_specials
+from tok.special import allowed, check_specials, safe_texts, special_parts
 from tok.split import Splitter
+from tok.workers import in_order
 
-VERSION = 1
+MEMORY = 1 << 17  # words that encode remembers, about 250 bytes each
+FEW = 1 << 10  # the same for encode_iter
+SMALL, PIECE, BLOCK = 1 << 13, 1 << 16, 1 << 20  # characters at a time
 END_OF_TEXT = "<|endoftext|>"
-Merge = tuple[bytes, bytes]
+T = TypeVar("T")
 
 
 class BPETokenizer:
     """256 bytes, then one token a merge, then special tokens.
 
-    vocab: id -> bytes, all 256 single bytes among them; merges: pairs of bytes, the first learnt
-    first; special_tokens: text that gets one id (a new one if vocab has none for it). ValueError
-    for a vocabulary and merges that do not belong together.
+    vocab: id -> bytes, each token once, all 256 single bytes among them; merges: pairs of bytes,
+    the first learnt first; special_tokens: texts that get one id each (a new one if vocab has
+    none). ValueError for a vocabulary and merges that do not belong together.
     """
 
     def __init__(
         self,
         vocab: dict[int, bytes],
-        merges: Iterable[Merge],
+        merges: Iterable[tuple[bytes, bytes]],
         special_tokens: Iterable[str] = (),
         pattern: str = "gpt2",
     ):
         self.vocab, self.merges, self.pattern = dict(vocab), list(merges), pattern
-        self._ranks, self._split = Ranks(self.merges), Splitter(pattern)
+        ranks, split = Ranks(self.merges), Splitter(pattern)
+        made = {text.encode("latin-1"): char for text, char in ranks.char.items()}
         specials = check_specials(special_tokens)
-        ids = self._unique_ids()
-        self.special_tokens = {s: self._special_id(s, ids) for s in specials}
-        self._check_made(ids)
-        self._id = {char: ids[token] for token, char in self._ranks.char.items()}
-        self._cache = Words(self._encode_unit)
+        ids = complete(self.vocab, made, [s.encode("utf-8") for s in specials])
+        self.special_tokens = {s: ids[s.encode("utf-8")] for s in specials}
+        self._ranks, self._split = ranks, split
+        self._encoder = Encoder(ranks, split, {c: ids[t] for t, c in made.items()}, MEMORY)
 
     @classmethod
     def train(
         cls,
-        texts: Iterable[str],
+        texts: Iterable[str | Iterable[str]],
         vocab_size: int,
         *,
         special_tokens: Iterable[str] = (END_OF_TEXT,),
         pattern: str = "gpt2",
+        workers: int = 1,
         step: Callable[[int], object] = lambda done: None,
     ) -> "BPETokenizer":
         """Learn vocab_size - 256 - len(special_tokens) merges; fewer if the text gives no more.
 
-        Each text stands alone: no merge crosses from one to the next, nor a special token.
-        ValueError for a vocabulary smaller than bytes and special tokens. `step(done)` is called
-        after each merge.
+        Each text, a string or an iterable of its chunks such as an open file, stands alone: no
+        merge crosses from one to the next, nor a special token.
+        ValueError for a vocabulary smaller than bytes and special tokens. `workers` processes
+        count words; `step(done)` is called after each merge.
         """
         specials = check_specials(special_tokens)
         least = 256 + len(specials)
@@ -76,7 +83,8 @@ class BPETokenizer:
                 f"tokens; give at least {least}"
             )
         split = Splitter(pattern)
-        merges = learn(count_words(texts, split, specials), vocab_size - least, step)
+        words = count_words(strings(texts), split, specials, workers)
+        merges = learn(words, vocab_size - least, step)
         vocab = {i: bytes([i]) for i in range(256)}
         vocab |= {256 + i: a + b for i, (a, b) in enumerate(merges)}
         return cls(vocab, merges, specials, pattern)
@@ -91,28 +99,40 @@ class BPETokenizer:
 
         Special tokens are plain text unless allowed: "none", "all", or a set of them.
         """
+        chosen = allowed(allowed_special, self.special_tokens)
         ids: list[int] = []
-        try:
-            for part, special in special_parts(text, allowed(allowed_special, self.special_tokens)):
-                if special:
-                    ids.append(self.special_tokens[part])
-                else:
-                    units = self._split.units(part)
-                    ids.extend(chain.from_iterable(map(self._cache.__getitem__, units)))
-        except UnicodeEncodeError:
-            refuse_surrogate(text)
+        for piece in safe_texts([text], chosen, self._split.cut, PIECE):
+            ids += self._encode(self._encoder, chosen, piece)
         return ids
 
     def encode_iter(
         self, chunks: Iterable[str], *, allowed_special: str | Collection[str] = "none"
     ) -> Iterator[int]:
-        """The ids of all chunks as one text, in bounded memory.
+        """The ids of all chunks as one text, in less than 1 MB beside the largest chunk.
 
-        Only the patterns gpt2 and gpt4 tell where a text may be cut; others hold all of it.
+        The patterns gpt2 and gpt4 end a word at white space, so text is kept only up to there;
+        other patterns must hold all of it.
         """
-        specials = allowed(allowed_special, self.special_tokens)
-        for part in self._safe_parts(whole_specials(chunks, specials), specials):
-            yield from self.encode(part, allowed_special=allowed_special)
+        chosen = allowed(allowed_special, self.special_tokens)
+        encoder = self._encoder.with_limit(FEW)
+        for piece in safe_texts(strings(chunks), chosen, self._split.cut, SMALL):
+            yield from self._encode(encoder, chosen, piece)
+
+    def encode_blocks(
+        self,
+        chunks: Iterable[str],
+        *,
+        allowed_special: str | Collection[str] = "none",
+        workers: int = 1,
+    ) -> Iterator["array[int]"]:
+        """The ids of all chunks as one text, in arrays of uint16, or uint32 above 65,536 ids.
+
+        For large files: `workers` processes share the work, and the ids come in order.
+        """
+        chosen = allowed(allowed_special, self.special_tokens)
+        task = partial(self._block, chosen)
+        jobs = safe_texts(strings(chunks), chosen, self._split.cut, BLOCK)
+        yield from in_order(task, jobs, workers)
 
     def decode(self, ids: Iterable[int]) -> str:
         """Ids -> text; bytes that are not UTF-8 become U+FFFD. ValueError for an unknown id."""
@@ -133,58 +153,43 @@ class BPETokenizer:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write JSON to read by eye, one merge a line; the same tokenizer gives the same bytes."""
-        write_whole(path, self._json().encode("utf-8"))
+        saved.write_bpe(path, self.vocab, self.merges, self.special_tokens, self.pattern)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "BPETokenizer":
         """Read what `save` wrote. ValueError for anything else."""
-        name = os.fspath(path)
-        found = read_json(path)
-        check(found, "bpe", VERSION, name)
-        try:
-            merges = [(as_bytes(a), as_bytes(b)) for _, a, b in found["merges"]]
-            specials: dict[str, int] = found["special_tokens"]
-            vocab = {index(i): bytes([b]) for b, i in enumerate(found["bytes"])}
-            vocab |= {
-                index(i): a + b for (i, _, _), (a, b) in zip(found["merges"], merges, strict=True)
-            }
-            vocab |= {index(i): s.encode("utf-8") for s, i in specials.items()}
-            return cls(vocab, merges, specials, found["pattern"])
-        except (KeyError, TypeError, AttributeError) as e:
-            raise ValueError(f"{name}: damaged ({type(e).__name__}: {e}); train it again") from None
-        except ValueError as e:
-            raise ValueError(f"{name}: {e}") from None
+        with saved.blame(path):
+            return cls(*saved.read_bpe(path))
 
-    def _json(self) -> str:
-        ids = {token: i for i, token in self.vocab.items()}
-        head = {
-            "kind": "bpe",
-            "version": VERSION,
-            "pattern": self.pattern,
-            "vocab_size": self.vocab_size,
-            "special_tokens": self.special_tokens,
-            "bytes": [ids[bytes([i])] for i in range(256)],
-        }
-        lines = [f"{json.dumps(k)}: {json.dumps(v)}" for k, v in head.items()]
-        merges = (json.dumps([ids[a + b], as_json(a), as_json(b)]) for a, b in self.merges)
-        return "{\n" + ",\n".join(lines) + ',\n"merges": [\n' + ",\n".join(merges) + "\n]\n}\n"
+    @classmethod
+    def from_gpt2(
+        cls, vocab: str | os.PathLike[str], merges: str | os.PathLike[str]
+    ) -> "BPETokenizer":
+        """GPT-2's published vocab.json and merges.txt. ValueError for files in another form."""
+        return cls(*peers.read_gpt2(vocab, merges), pattern="gpt2")
 
-    def _encode_unit(self, unit: str) -> tuple[int, ...]:
-        words = self._split.words(unit)
-        chars = "".join(map(self._ranks.tokens, map(as_chars, words)))
-        return tuple(map(self._id.__getitem__, chars))
+    def to_tiktoken(self, name: str = "llm-tiny") -> Any:
+        """A tiktoken.Encoding with the same ids. ValueError where tiktoken can give no such.
 
-    def _safe_parts(self, chunks: Iterable[str], specials: Collection[str]) -> Iterator[str]:
-        rest = ""
-        for chunk in chunks:
-            rest += chunk
-            tail = len(rest)
-            for part, _ in special_parts(rest, specials):
-                tail = len(part)
-            cut = len(rest) - tail + self._split.safe_cut(rest[len(rest) - tail :])
-            yield rest[:cut]
-            rest = rest[cut:]
-        yield rest
+        Needs the package tiktoken.
+        """
+        return peers.to_tiktoken(self, self._split.expression, self._ranks.sound, name)
+
+    def save_hf(self, path: str | os.PathLike[str]) -> None:
+        """Write a tokenizer.json for Hugging Face's tokenizers, which then gives the same ids."""
+        peers.save_hf(path, self, self._split.expression)
+
+    def __reduce__(self) -> tuple[type["BPETokenizer"], tuple[object, ...]]:
+        return BPETokenizer, (self.vocab, self.merges, list(self.special_tokens), self.pattern)
+
+    def _encode(self, encoder: Encoder, specials: Collection[str], text: str) -> list[int]:
+        ids: list[int] = []
+        for part, special in special_parts(text, specials):
+            ids += [self.special_tokens[part]] if special else encoder.encode(part)
+        return ids
+
+    def _block(self, specials: Collection[str], text: str) -> "array[int]":
+        return packed(self.vocab_size, self.encode(text, allowed_special=set(specials)))
 
     def _token(self, i: int) -> bytes:
         try:
@@ -192,81 +197,34 @@ class BPETokenizer:
         except KeyError:
             raise ValueError(f"unknown id {i}; the vocabulary has {self.vocab_size} ids") from None
 
-    def _unique_ids(self) -> dict[bytes, int]:
-        ids: dict[bytes, int] = {}
-        for i, token in self.vocab.items():
-            if ids.setdefault(token, i) != i:
-                raise ValueError(f"ids {ids[token]} and {i} are both {token!r}; keep one of them")
-        return ids
 
-    def _special_id(self, special: str, ids: dict[bytes, int]) -> int:
-        token = special.encode("utf-8")
-        if token in self._ranks.char:
-            raise ValueError(f"special token {special!r} is an ordinary token too; make it longer")
-        new = ids.setdefault(token, max(self.vocab, default=-1) + 1)
-        self.vocab[new] = token
-        return new
+def complete(
+    vocab: dict[int, bytes], made: Collection[bytes], specials: Iterable[bytes]
+) -> dict[bytes, int]:
+    """Give each special token an id in vocab, and return token -> id.
 
-    def _check_made(self, ids: dict[bytes, int]) -> None:
-        if missing := [token for token in self._ranks.char if token not in ids]:
-            raise ValueError(f"the vocabulary has no id for {missing[0]!r}; add it")
-        specials = {s.encode("utf-8") for s in self.special_tokens}
-        if stray := [t for t in ids if t not in self._ranks.char and t not in specials]:
-            raise ValueError(
-                f"no merge makes the token {stray[0]!r}; remove it, or call it special"
-            )
+    ValueError unless each token is there once, and is what bytes and merges make, or special.
+    """
+    ids: dict[bytes, int] = {}
+    for i, token in vocab.items():
+        if ids.setdefault(token, i) != i:
+            raise ValueError(f"ids {ids[token]} and {i} are both {token!r}; keep one of them")
+    for token in specials:
+        if token in made:
+            raise ValueError(f"special token {token!r} is an ordinary token too; make it longer")
+        vocab[ids.setdefault(token, max(vocab, default=-1) + 1)] = token
+    if missing := [token for token in made if token not in ids]:
+        raise ValueError(f"the vocabulary has no id for {missing[0]!r}; add it")
+    if stray := ids.keys() - set(made) - set(specials):
+        raise ValueError(f"no merge makes the token {min(stray)!r}; remove it, or call it special")
+    return ids
 
 
-class Words(dict[str, tuple[int, ...]]):
-    """A bounded memory of words and their ids; a word that it knows costs one look-up in C."""
-
-    def __init__(self, encode: Callable[[str], tuple[int, ...]], limit: int = 1 << 16):
-        super().__init__()
-        self.encode, self.limit = encode, limit
-
-    def __missing__(self, word: str) -> tuple[int, ...]:
-        if len(self) >= self.limit:
-            self.clear()
-        ids = self.encode(word)
-        if len(word) < 64:  # a long one hardly comes again
-            self[word] = ids
-        return ids
-
-
-def count_words(texts: Iterable[str], split: Splitter, specials: Collection[str]) -> Counter[str]:
-    """How often each word occurs; special tokens cut the text and are not counted."""
-    words: Counter[str] = Counter()
-    for text in texts:
-        units: Counter[str] = Counter()
-        for part, special in special_parts(text, specials):
-            if not special:
-                units.update(split.units(part))
-        for unit, n in units.items():
-            for word in split.words(unit):
-                words[word] += n
-    return words
-
-
-def refuse_surrogate(text: str) -> None:
-    """ValueError with the place of the first half of a surrogate pair."""
-    at = next(i for i, c in enumerate(text) if "\ud800" <= c <= "\udfff")
-    raise ValueError(
-        f"character {at} is half a surrogate pair (U+{ord(text[at]):04X}); "
-        "clean the text with text.encode('utf-8', 'replace').decode('utf-8')"
-    )
-
-
-def as_json(token: bytes) -> str | list[int]:
-    """A token as text where it is text, else as a list of its bytes."""
-    try:
-        return token.decode("utf-8")
-    except UnicodeDecodeError:
-        return list(token)
-
-
-def as_bytes(found: Any) -> bytes:
-    """What `as_json` wrote, as bytes again."""
-    return found.encode("utf-8") if isinstance(found, str) else bytes(found)
+def strings(texts: Iterable[T]) -> Iterable[T]:
+    """The texts; ValueError for a single string, which would be taken letter by letter."""
+    if isinstance(texts, str):
+        raise ValueError(f"texts={texts[:20]!r} is one string; give a list of them: [text]")
+    return texts
 
 
 if __name__ == "__main__":

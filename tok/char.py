@@ -1,14 +1,15 @@
 """One id a character: the smallest tokenizer, with the surface of BPETokenizer."""
 
-import json
 import os
+from array import array
 from collections.abc import Collection, Iterable, Iterator
 from operator import index
 
-from tok.files import check, read_json, write_whole
-from tok.special import allowed, check_specials, special_parts, whole_specials
+from tok import saved
+from tok.packed import packed
+from tok.special import allowed, check_specials, safe_texts, special_parts
 
-VERSION = 1
+SMALL, BLOCK = 1 << 13, 1 << 20  # characters at a time
 
 
 class CharTokenizer:
@@ -54,27 +55,38 @@ class CharTokenizer:
 
         Special tokens are plain text unless allowed: "none", "all", or a set of them.
         """
-        ids: list[int] = []
-        for part, special in special_parts(text, allowed(allowed_special, self.special_tokens)):
-            if special:
-                ids.append(self.special_tokens[part])
-                continue
-            try:
-                ids.extend(map(self._ids.__getitem__, part))
-            except KeyError as e:
-                self._refuse(e.args[0], text)
-        return ids
+        chosen = allowed(allowed_special, self.special_tokens)
+        return self._encode(chosen, text, 0)
 
     def encode_iter(
         self, chunks: Iterable[str], *, allowed_special: str | Collection[str] = "none"
     ) -> Iterator[int]:
-        """The ids of all chunks as one text, a chunk at a time."""
-        for part in whole_specials(chunks, allowed(allowed_special, self.special_tokens)):
-            yield from self.encode(part, allowed_special=allowed_special)
+        """The ids of all chunks as one text, a little at a time."""
+        chosen, start = allowed(allowed_special, self.special_tokens), 0
+        for piece in safe_texts(chunks, chosen, len, SMALL):
+            yield from self._encode(chosen, piece, start)
+            start += len(piece)
+
+    def encode_blocks(
+        self,
+        chunks: Iterable[str],
+        *,
+        allowed_special: str | Collection[str] = "none",
+        workers: int = 1,
+    ) -> Iterator["array[int]"]:
+        """The same in arrays of uint16, or uint32 above 65,536 ids; `workers` changes nothing."""
+        chosen, start = allowed(allowed_special, self.special_tokens), 0
+        for piece in safe_texts(chunks, chosen, len, BLOCK):
+            yield packed(self.vocab_size, self._encode(chosen, piece, start))
+            start += len(piece)
 
     def decode(self, ids: Iterable[int]) -> str:
         """Ids -> text. ValueError for an id that is not in the vocabulary."""
         return "".join(self.decode_stream(ids))
+
+    def decode_bytes(self, ids: Iterable[int]) -> bytes:
+        """Ids -> UTF-8. ValueError for an unknown id."""
+        return self.decode(ids).encode("utf-8")
 
     def decode_stream(self, ids: Iterable[int]) -> Iterator[str]:
         """One character (or special token) an id, as they come."""
@@ -85,32 +97,32 @@ class CharTokenizer:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write a readable JSON file; the same tokenizer gives the same bytes."""
-        found = {
-            "kind": "char",
-            "version": VERSION,
-            "chars": self.chars,
-            "special_tokens": self.special_tokens,
-        }
-        lines = (f"{json.dumps(k)}: {json.dumps(v, ensure_ascii=True)}" for k, v in found.items())
-        write_whole(path, ("{\n" + ",\n".join(lines) + "\n}\n").encode("utf-8"))
+        head = {"kind": "char", "version": saved.VERSION, "vocab_size": self.vocab_size}
+        saved.write_lines(path, head | {"chars": self.chars, "special_tokens": self.special_tokens})
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "CharTokenizer":
         """Read what `save` wrote. ValueError for anything else."""
-        name = os.fspath(path)
-        found = read_json(path)
-        check(found, "char", VERSION, name)
-        try:
-            chars, specials = found["chars"], found["special_tokens"]
-            made = cls(chars, sorted(specials, key=specials.__getitem__))
-        except (KeyError, TypeError, AttributeError) as e:
-            raise ValueError(f"{name}: damaged ({type(e).__name__}: {e}); train it again") from None
-        if made.special_tokens != specials:
-            raise ValueError(f"{name}: special tokens have wrong ids; train it again")
-        return made
+        with saved.blame(path):
+            found = saved.read(path, "char")
+            specials = found["special_tokens"]
+            made = cls(found["chars"], sorted(specials, key=specials.__getitem__))
+            if (made.special_tokens, made.vocab_size) != (specials, found["vocab_size"]):
+                raise ValueError("the ids do not match the characters; train it again")
+            return made
 
-    def _refuse(self, char: str, text: str) -> None:
-        raise ValueError(
-            f"character {char!r} (U+{ord(char):04X}) at {text.index(char)} was not in the training "
-            "text; remove it, or use --tokenizer bpe, which takes any text"
-        )
+    def _encode(self, specials: Collection[str], text: str, start: int) -> list[int]:
+        ids: list[int] = []
+        for part, special in special_parts(text, specials):
+            if special:
+                ids.append(self.special_tokens[part])
+                continue
+            try:
+                ids.extend(map(self._ids.__getitem__, part))
+            except KeyError as e:
+                char: str = e.args[0]
+                raise ValueError(
+                    f"character {char!r} (U+{ord(char):04X}) at {start + text.index(char)} was not "
+                    "in the training text; remove it, or use a bpe tokenizer, which takes any text"
+                ) from None
+        return ids

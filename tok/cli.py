@@ -19,12 +19,16 @@ class Parser(argparse.ArgumentParser):
         """Raise ValueError: `run` prints it in one line."""
         raise ValueError(f"{message}; see --help")
 
-    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """Parse, or raise ValueError with the unknown flag and the one nearest to it."""
-        found, unknown = self.parse_known_args(args, namespace)
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Parse, or raise ValueError with the unknown flag and the one nearest to it.
+
+        It knows all flags: this method and not parse_args, because subcommands call this one.
+        """
+        found, unknown = super().parse_known_args(args, namespace)
         if unknown:
-            raise ValueError(unknown_name("flag", unknown[0], self._option_string_actions))
-        return found
+            kind = "flag" if unknown[0].startswith("-") else "argument"
+            raise ValueError(unknown_name(kind, unknown[0], self._option_string_actions))
+        return found, unknown
 
 
 def unknown_name(kind: str, name: str, known: Sequence[str] | dict[str, Any]) -> str:

@@ -1,28 +1,32 @@
 """`python -m tok.bpe train|encode|decode`: the tokenizer as filters."""
 
 import argparse
+import os
 import sys
-from array import array
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 
 import tok
 from tok.bpe import END_OF_TEXT, BPETokenizer
 from tok.cli import Parser
-from tok.files import as_text, read_text, write_whole
+from tok.files import as_text, check_place, input_file, output_file, text_chunks
+from tok.packed import from_bytes, to_bytes
+from tok.progress import Progress
 
-TRAIN = """example:
-  python -m tok.bpe train data/tiny.txt --vocab 1000 --out tok/bpe.json"""
-ENCODE = """example:
-  echo "Once upon a time" | python -m tok.bpe encode --tokenizer tok/bpe.json
-  python -m tok.bpe encode data/tiny.txt --tokenizer tok/bpe.json --bin --out tiny.bin"""
-DECODE = """example:
-  echo "79 110 99 101" | python -m tok.bpe decode --tokenizer tok/bpe.json
-  python -m tok.bpe decode tiny.bin --tokenizer tok/bpe.json --bin"""
+OUT = "tok/bpe.json"
+LARGE = 8_000_000  # bytes; below, other processes cost more than they give
+TRAIN = f"""example:
+  python -m tok.bpe train data/tiny.txt --vocab 1000 --out {OUT}"""
+ENCODE = f"""examples:
+  echo "Once upon a time" | python -m tok.bpe encode --tokenizer {OUT}
+  python -m tok.bpe encode data/tiny.txt --tokenizer {OUT} --bin --out tiny.bin"""
+DECODE = f"""examples:
+  echo "79 110 99 101" | python -m tok.bpe decode --tokenizer {OUT}
+  python -m tok.bpe decode tiny.bin --tokenizer {OUT} --bin --out tiny.txt"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command. ValueError and OSError for input that it cannot take."""
+    """Run one command. ValueError and OSError for input that it can't take."""
     args = parser().parse_args(argv)
     {"train": train, "encode": encode, "decode": decode}[args.command](args)
     return 0
@@ -33,101 +37,130 @@ def parser() -> Parser:
     top = Parser(prog="python -m tok.bpe", description="Byte-level BPE: learn it, use it.")
     commands = top.add_subparsers(dest="command", required=True, metavar="train|encode|decode")
     p = commands.add_parser("train", help="learn merges from text files", epilog=TRAIN)
-    p.add_argument("files", nargs="+", metavar="FILE", help="UTF-8 text")
+    p.add_argument("files", nargs="+", metavar="FILE", help="UTF-8 text, - for stdin")
     p.add_argument("--vocab", type=int, default=1000, help="bytes + merges + special tokens (1000)")
-    p.add_argument("--special", action="append", metavar="S", help=f"special token ({END_OF_TEXT})")
+    p.add_argument(
+        "--special", action="append", metavar="S", help=f"special token, may repeat ({END_OF_TEXT})"
+    )
+    p.add_argument("--no-special", action="store_true", help="no special token at all")
     p.add_argument("--pattern", default="gpt2", help="gpt2, gpt4, none or a regular expression")
-    p.add_argument("--out", default="tok/bpe.json", help="where to save (tok/bpe.json)")
-    for name, what, example in (
-        ("encode", "text -> ids", ENCODE),
-        ("decode", "ids -> text", DECODE),
-    ):
-        p = commands.add_parser(name, help=what, description=what, epilog=example)
-        p.add_argument("file", nargs="?", default="-", metavar="FILE", help="default: stdin")
-        p.add_argument("--tokenizer", default="tok/bpe.json", help="a saved tokenizer")
-        p.add_argument("--out", default="-", metavar="FILE", help="default: stdout")
-        p.add_argument("--bin", action="store_true", help="ids as uint16, uint32 above 65536 ids")
-        if name == "encode":
-            p.add_argument(
-                "--special", action="store_true", help="special tokens in the text count"
-            )
+    p.add_argument("--out", default=OUT, metavar="FILE", help=f"where to save ({OUT})")
+    p.add_argument("--workers", type=int, help="processes; default: the CPUs, 1 for small files")
+    p = commands.add_parser("encode", help="text -> ids", epilog=ENCODE)
+    filter_flags(p)
+    p.add_argument("--special", action="store_true", help="special tokens in the text are special")
+    p.add_argument("--workers", type=int, help="processes; default: the CPUs, 1 for small files")
+    p = commands.add_parser("decode", help="ids -> text", epilog=DECODE)
+    filter_flags(p)
     return top
+
+
+def filter_flags(p: argparse.ArgumentParser) -> None:
+    """What encode and decode share."""
+    p.add_argument("file", nargs="?", default="-", metavar="FILE", help="default: stdin")
+    p.add_argument("--tokenizer", default=OUT, metavar="FILE", help=f"a saved tokenizer ({OUT})")
+    p.add_argument("--out", default="-", metavar="FILE", help="default: stdout")
+    p.add_argument("--bin", action="store_true", help="ids as uint16, uint32 above 65,536 ids")
 
 
 def train(args: argparse.Namespace) -> None:
     """Learn a tokenizer and save it."""
-    texts = [read_text(path) for path in args.files]
-    if not any(texts):
-        raise ValueError(f"{', '.join(args.files)}: empty; give a text")
-    specials = [END_OF_TEXT] if args.special is None else args.special
-    made = BPETokenizer.train(texts, args.vocab, special_tokens=specials, pattern=args.pattern)
-    if made.vocab_size < args.vocab:
-        print(f"the text gives {made.vocab_size} tokens, not {args.vocab}", file=sys.stderr)
+    if args.special and args.no_special:
+        raise ValueError("--special and --no-special exclude each other; give one of them")
+    specials = [] if args.no_special else args.special or [END_OF_TEXT]
+    check_place(args.out)
+    size = sum(map(size_of, args.files))
+    reading = Progress("counting words", size)
+    learning = Progress("learning merges", args.vocab - 256 - len(specials))
+    made = BPETokenizer.train(
+        texts(args.files, reading),
+        args.vocab,
+        special_tokens=specials,
+        pattern=args.pattern,
+        workers=workers(args.workers, size),
+        step=learning,
+    )
+    learning.close()
+    if not made.merges and args.vocab > made.vocab_size:
+        raise ValueError(f"{', '.join(args.files)}: no two letters together; give a longer text")
     made.save(args.out)
-    print(f"{args.out}: {made.vocab_size} tokens", file=sys.stderr)
+    said = f"{args.out}: {made.vocab_size} tokens"
+    if made.vocab_size < args.vocab:
+        said += f"; the text gives no more, --vocab was {args.vocab}"
+    print(said, file=sys.stderr)
 
 
 def encode(args: argparse.Namespace) -> None:
     """Text -> ids, as text or binary."""
     tokenizer = tok.load(args.tokenizer)
-    text = as_text(read(args.file), args.file)
-    ids = tokenizer.encode(text, allowed_special="all" if args.special else "none")
-    if args.bin:
-        write(args.out, packed(tokenizer.vocab_size, ids).tobytes())
-    else:
-        write(args.out, (" ".join(map(str, ids)) + "\n").encode())
+    size = size_of(args.file)
+    with input_file(args.file) as file, output_file(args.out) as out:
+        blocks = tokenizer.encode_blocks(
+            counted([0], Progress("encoding", size), text_chunks(file, args.file)),
+            allowed_special="all" if args.special else "none",
+            workers=workers(args.workers, size),
+        )
+        between = b""
+        for block in filter(len, blocks):
+            if args.bin:
+                out.write(to_bytes(block))
+            else:
+                out.write(between + " ".join(map(str, block)).encode())
+                between = b" "
+        out.write(b"" if args.bin else b"\n")
 
 
 def decode(args: argparse.Namespace) -> None:
     """Ids -> text, byte for byte."""
     tokenizer = tok.load(args.tokenizer)
-    data = read(args.file)
-    ids = unpacked(tokenizer.vocab_size, data, args.file) if args.bin else numbers(data, args.file)
-    if isinstance(tokenizer, BPETokenizer):
-        write(args.out, tokenizer.decode_bytes(ids))
-    else:
-        write(args.out, tokenizer.decode(ids).encode("utf-8"))
+    with input_file(args.file) as file:
+        data = file.read()
+    read = partial(from_bytes, tokenizer.vocab_size) if args.bin else numbers
+    with output_file(args.out) as out:
+        out.write(tokenizer.decode_bytes(read(data, args.file)))
 
 
-def packed(vocab_size: int, ids: Sequence[int] = ()) -> "array[int]":
-    """Ids as little-endian uint16, or uint32 for more than 65536 ids."""
-    items = array("H" if vocab_size <= 1 << 16 else "I", ids)
-    if sys.byteorder == "big":
-        items.byteswap()
-    return items
+def texts(names: Iterable[str], show: Progress) -> Iterator[Iterator[str]]:
+    """Each file's text in chunks, without its byte-order mark."""
+    done = [0]
+    for name in names:
+        with input_file(name) as file:
+            yield without_mark(counted(done, show, text_chunks(file, name)))
 
 
-def unpacked(vocab_size: int, data: bytes, name: str) -> "array[int]":
-    """Ids from bytes; ValueError for a partial last item."""
-    items = packed(vocab_size)
-    if extra := len(data) % items.itemsize:
-        raise ValueError(
-            f"{name}: {len(data)} bytes is not a multiple of {items.itemsize}; "
-            f"the last item is cut: {extra} bytes too many"
-        )
-    items.frombytes(data)
-    if sys.byteorder == "big":
-        items.byteswap()
-    return items
+def without_mark(chunks: Iterator[str]) -> Iterator[str]:
+    """The same text without a byte-order mark at its head."""
+    yield next(chunks, "").removeprefix("\ufeff")
+    yield from chunks
+
+
+def counted(done: list[int], show: Progress, chunks: Iterable[str]) -> Iterator[str]:
+    """The chunks, while `show` hears how many characters have gone by, `done[0]` of them before."""
+    for chunk in chunks:
+        yield chunk
+        done[0] += len(chunk)
+        show(done[0])
+    show.close()
+
+
+def workers(given: int | None, size: int) -> int:
+    """How many processes to use: as given, or one a CPU where the input is large."""
+    if given is not None:
+        return given
+    if size < LARGE:
+        return 1
+    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+
+
+def size_of(name: str) -> int:
+    """Bytes of a file, 0 for stdin."""
+    return 0 if name == "-" else os.path.getsize(name)
 
 
 def numbers(data: bytes, name: str) -> list[int]:
-    """Ids from text; ValueError for a word that is no number."""
+    """Ids from text. ValueError for a word that is no number."""
     words = as_text(data, name).split()
     for i, word in enumerate(words):
-        if not word.isdecimal():
+        if not (word.isascii() and word.isdigit()):
             raise ValueError(f"{name}: item {i} is {word[:20]!r}, not an id; for binary use --bin")
     return [int(word) for word in words]
-
-
-def read(name: str) -> bytes:
-    """All of a file, or of stdin for "-"."""
-    return sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
-
-
-def write(name: str, data: bytes) -> None:
-    """All of a file, or to stdout for "-"."""
-    if name == "-":
-        sys.stdout.buffer.write(data)
-    else:
-        write_whole(name, data)

@@ -1,12 +1,17 @@
 """A word -> its tokens: join the pair whose merge was learnt first, until none is left.
 
-As in `merges.py`, a word is a string with one character a token, so a merge is `str.replace`.
+As in `merges.py`, a word is a string with one character a token: chr(0..255) are the bytes.
 """
 
 from collections.abc import Iterable
+from functools import cached_property
+from heapq import heapify, heappop, heappush
 from operator import add
 
 NEVER = 1 << 60
+SHIFT = 40
+LONG = 16  # bytes; from here on the heap beats looking at every pair again
+FIRST = chr(256)  # the token that merge 0 makes
 
 
 class Table(dict[str, int]):
@@ -17,30 +22,91 @@ class Table(dict[str, int]):
 
 
 class Ranks:
-    """Merges in order, ready to join. ValueError for a merge of parts that do not exist yet.
+    r"""Merges in order, ready to join. ValueError for a merge of parts that do not exist yet.
 
-    `Ranks([(b"a", b"b")]).tokens("abc")` -> "\\u0100c": the character 256 is what merge 0 made.
+    Two merges may spell the same bytes: they make the same token.
+    `Ranks([(b"a", b"b")]).join("abc")` -> "\u0100c": the character 256 is what merge 0 made.
     """
 
     def __init__(self, merges: Iterable[tuple[bytes, bytes]]):
-        self.char = {bytes([i]): chr(i) for i in range(256)}
+        self.char = {chr(i): chr(i) for i in range(256)}  # bytes, one character each -> token
         self.rank = Table()
         self.pair: list[str] = []
         self.made: list[str] = []
-        for k, (a, b) in enumerate(merges):
+        for k, merge in enumerate(merges):
+            a, b = (part.decode("latin-1") for part in merge)
             if a not in self.char or b not in self.char:
-                raise ValueError(f"merge {k} joins {a!r} and {b!r}, which no earlier merge makes")
+                raise ValueError(
+                    f"merge {k} joins {merge}, which no earlier merge makes; sort them"
+                )
             pair = self.char[a] + self.char[b]
-            self.rank.setdefault(pair, k)
+            if self.rank.setdefault(pair, k) != k:
+                raise ValueError(f"merge {k} joins {merge} once more; remove it")
             self.pair.append(pair)
             self.made.append(self.char.setdefault(a + b, chr(len(self.char))))
 
-    def tokens(self, word: str) -> str:
+    def join(self, word: str) -> str:
         """Join the pairs of a word, the lowest rank first and from the left."""
-        rank = self.rank.__getitem__
+        if self.sound and word in self.char:
+            return self.char[word]
+        if len(word) > LONG or not self.sound:
+            return self.join_long(word)
+        rank, pair, made = self.rank.__getitem__, self.pair, self.made
         while len(word) > 1:
             k = min(map(rank, map(add, word, word[1:])))
             if k == NEVER:
                 break
-            word = word.replace(self.pair[k], self.made[k])
+            word = word.replace(pair[k], made[k])  # all of them: what it makes ranks later
         return word
+
+    def join_long(self, word: str) -> str:
+        """The same in O(n log n): a linked list of tokens, a heap of pairs by (rank, place)."""
+        rank, pair, made = self.rank.__getitem__, self.pair, self.made
+        token = [*word, ""]  # "" is the end, and every place that a token to its left took over
+        before = list(range(-1, len(word) - 1))
+        after = list(range(1, len(word) + 1))
+        ranks = enumerate(map(rank, map(add, word, word[1:])))
+        todo = [k << SHIFT | i for i, k in ranks if k != NEVER]  # one int sorts faster than a tuple
+        heapify(todo)
+        while todo:
+            k, i = divmod(heappop(todo), 1 << SHIFT)
+            if not token[i] or token[i] + token[after[i]] != pair[k]:
+                continue  # another merge has taken one of the two since
+            token[i], token[after[i]] = made[k], ""
+            after[i] = j = after[after[i]]
+            if token[j]:
+                before[j] = i
+                if (k := rank(token[i] + token[j])) != NEVER:
+                    heappush(todo, k << SHIFT | i)
+            if (j := before[i]) >= 0 and (k := rank(token[j] + token[i])) != NEVER:
+                heappush(todo, k << SHIFT | j)
+        return "".join(token)
+
+    def fits(self, a: str, b: str, limit: int = NEVER) -> bool:
+        """Whether no merge of rank < limit crosses from token a to b, when their bytes are joined.
+
+        Takes the two apart at their common edge, the later made first, and looks at each pair of
+        neighbours which that edge has seen. With equal ranks the left pair joins first.
+        """
+        while self.rank[a + b] >= limit:
+            if a > b:
+                if a < FIRST:
+                    return True
+                limit = ord(a) - 256
+                a = self.pair[limit][1]
+            else:
+                if b < FIRST:
+                    return True
+                limit = ord(b) - 256 + 1
+                b = self.pair[limit - 1][0]
+        return False
+
+    @cached_property
+    def sound(self) -> bool:
+        """Whether each token's own bytes join to that token, by the merge that made it.
+
+        So it is after training: an edge inside a word only ever goes, so the inside of a token has
+        been joined as if it stood alone. A list of merges from elsewhere may be otherwise.
+        """
+        unique = len(self.char) == 256 + len(self.pair)
+        return unique and all(self.fits(p[0], p[1], k) for k, p in enumerate(self.pair))

@@ -1,0 +1,56 @@
+"""Plain text -> ids, with a bounded memory of words. A known word costs one look-up in C."""
+
+from collections.abc import Callable, Mapping
+from itertools import chain
+
+from tok.merges import as_chars
+from tok.ranks import Ranks
+from tok.split import Splitter
+
+Ids = tuple[int, ...]
+LONG = 64  # characters; a longer word hardly comes again
+
+
+class Memory(dict[str, Ids]):
+    """What `find` said about each word asked for, for `limit` words at most."""
+
+    def __init__(self, find: Callable[[str], Ids], limit: int):
+        super().__init__()
+        self.find, self.limit = find, limit
+
+    def __missing__(self, word: str) -> Ids:
+        ids = self.find(word)
+        if len(word) <= LONG:
+            if len(self) >= self.limit:
+                self.clear()  # the frequent ones are back at once
+            self[word] = ids
+        return ids
+
+
+class Encoder:
+    """Ranks and a split at work; `id` gives the id of each token, `limit` words are remembered."""
+
+    def __init__(self, ranks: Ranks, split: Splitter, id: Mapping[str, int], limit: int):
+        self.ranks, self.split, self.id = ranks, split, id
+        self.words = Memory(self.find_word, limit)
+        self.units = Memory(self.find_unit, limit)
+
+    def with_limit(self, limit: int) -> "Encoder":
+        """The same with a memory of its own."""
+        return Encoder(self.ranks, self.split, self.id, limit)
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of a text."""
+        if text.isascii():
+            found = map(self.words.__getitem__, self.split.words(text))
+        else:
+            found = map(self.units.__getitem__, self.split.units(text))
+        return list(chain.from_iterable(found))
+
+    def find_unit(self, unit: str) -> Ids:
+        """Ids of a coarse unit, by way of its words."""
+        return tuple(chain.from_iterable(map(self.words.__getitem__, self.split.words(unit))))
+
+    def find_word(self, word: str) -> Ids:
+        """Ids of a word, by joining its bytes."""
+        return tuple(map(self.id.__getitem__, self.ranks.join(as_chars(word))))

@@ -1,0 +1,123 @@
+"""The formats of other tokenizers: GPT-2's files in, tiktoken and Hugging Face's tokenizers out."""
+
+import json
+import os
+from typing import TYPE_CHECKING, Any
+
+from tok.files import read_text, write_whole
+
+if TYPE_CHECKING:
+    from tok.bpe import BPETokenizer
+
+PRINTED = [*range(33, 127), *range(161, 173), *range(174, 256)]  # bytes that stand for themselves
+LETTER = {b: chr(b) for b in PRINTED} | {
+    b: chr(256 + i) for i, b in enumerate(sorted(set(range(256)) - set(PRINTED)))
+}  # GPT-2 writes each byte as one visible character: the blank is "Ġ", the newline "Ċ"
+BYTE = {letter: b for b, letter in LETTER.items()}
+
+
+def spelt(token: bytes) -> str:
+    """A token in GPT-2's letters: b" the" -> "Ġthe"."""
+    return "".join(map(LETTER.__getitem__, token))
+
+
+def unspelt(text: str) -> bytes:
+    """GPT-2's letters as bytes again. ValueError for a character that stands for no byte."""
+    try:
+        return bytes(map(BYTE.__getitem__, text))
+    except KeyError as e:
+        raise ValueError(f"{text!r} has {e.args[0]!r}, which GPT-2 writes for no byte") from None
+
+
+def read_gpt2(
+    vocab: str | os.PathLike[str], merges: str | os.PathLike[str]
+) -> tuple[dict[int, bytes], list[tuple[bytes, bytes]], list[str]]:
+    """Vocabulary, merges and special tokens (those that no merge makes) from GPT-2's two files."""
+    names = os.fspath(vocab), os.fspath(merges)
+    try:
+        found = json.loads(read_text(vocab))
+        ids = {token: int(i) for token, i in found.items()}
+    except (json.JSONDecodeError, AttributeError, TypeError, ValueError) as e:
+        raise ValueError(f"{names[0]}: not a vocab.json, token -> id ({e})") from None
+    pairs = []
+    for n, line in enumerate(read_text(merges).split("\n")):
+        if not line.strip() or (n == 0 and line.startswith("#version")):
+            continue
+        parts = line.split()
+        if len(parts) != 2:
+            raise ValueError(f"{names[1]}: line {n + 1} is {line!r}, not two tokens")
+        pairs.append((parts[0], parts[1]))
+    made = {a + b for a, b in pairs} | set(BYTE)
+    specials = [token for token in ids if token not in made]
+    tokens = {i: s.encode() if s in specials else unspelt(s) for s, i in ids.items()}
+    return tokens, [(unspelt(a), unspelt(b)) for a, b in pairs], specials
+
+
+def to_tiktoken(tok: "BPETokenizer", expression: str, sound: bool, name: str) -> Any:
+    """A tiktoken.Encoding. It joins by bytes, not by merges, so a row of merges must be sound."""
+    import tiktoken
+
+    if not sound:
+        raise ValueError("two merges spell the same bytes, which tiktoken can't tell; use save_hf")
+    specials = set(tok.special_tokens.values())
+    ranks = {token: i for i, token in tok.vocab.items() if i not in specials}
+    order = [ranks[a + b] for a, b in tok.merges]
+    if order != sorted(order):
+        raise ValueError("ids do not rise with the merges, as tiktoken needs; use save_hf")
+    return tiktoken.Encoding(
+        name, pat_str=expression, mergeable_ranks=ranks, special_tokens=tok.special_tokens
+    )
+
+
+def save_hf(path: str | os.PathLike[str], tok: "BPETokenizer", expression: str) -> None:
+    """Write tokenizer.json; needs no package."""
+    split = {
+        "type": "Split",
+        "pattern": {"Regex": expression},
+        "behavior": "Isolated",
+        "invert": False,
+    }
+    letters = {
+        "type": "ByteLevel",
+        "add_prefix_space": False,
+        "trim_offsets": True,
+        "use_regex": False,
+    }
+    steps = [letters] if tok.pattern == "none" else [split, letters]
+    specials = [
+        {
+            "id": i,
+            "content": text,
+            "single_word": False,
+            "lstrip": False,
+            "rstrip": False,
+            "normalized": False,
+            "special": True,
+        }
+        for text, i in tok.special_tokens.items()
+    ]
+    ordinary = {i: t for i, t in tok.vocab.items() if i not in tok.special_tokens.values()}
+    model = {
+        "type": "BPE",
+        "dropout": None,
+        "unk_token": None,
+        "continuing_subword_prefix": None,
+        "end_of_word_suffix": None,
+        "fuse_unk": False,
+        "byte_fallback": False,
+        "ignore_merges": False,
+        "vocab": {spelt(token): i for i, token in sorted(ordinary.items())},
+        "merges": [[spelt(a), spelt(b)] for a, b in tok.merges],
+    }
+    whole = {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": sorted(specials, key=lambda s: int(str(s["id"]))),
+        "normalizer": None,
+        "pre_tokenizer": {"type": "Sequence", "pretokenizers": steps},
+        "post_processor": None,
+        "decoder": letters,
+        "model": model,
+    }
+    write_whole(path, json.dumps(whole, ensure_ascii=False, indent=1).encode("utf-8"))
