@@ -40,15 +40,15 @@ def main(argv=None):
     device = pick_device(a.device).device
     model, tokenizer, checkpoint = load_model(path, a.ckpt)
     model.to(device).eval()
-    note(f"{path}/{a.ckpt}.pt, step {checkpoint['step']}, {model.n_params():,} parameters")
     documents, T, V = checkpoint["data"]["documents"], model.config.block_size, tokenizer.vocab_size
+    sampling = {"temperature": a.temp, "top_k": a.top_k, "top_p": a.top_p, "seed": a.seed}
+    pieces = stream_text(model, tokenizer, a.prompt, a.steps, documents=documents, **sampling)
+    note(f"{path}/{a.ckpt}.pt, step {checkpoint['step']}, {model.n_params():,} parameters")
     n = len(start_ids(tokenizer, a.prompt, documents))
     if n > T:
         note(f"the prompt has {n} tokens; the model sees the last {T}")
     if a.top_k > V:
         note(f"top_k={a.top_k} is more than the vocabulary: all {V} tokens stay")
-    sampling = {"temperature": a.temp, "top_k": a.top_k, "top_p": a.top_p, "seed": a.seed}
-    pieces = stream_text(model, tokenizer, a.prompt, a.steps, documents=documents, **sampling)
     print(a.prompt, end="", flush=True)
     for piece in pieces:
         print(piece, end="", flush=True)

@@ -98,18 +98,16 @@ def main(argv=None):
     """Train. Exit status: 0, 3 for a loss that is not finite, 128 + n after signal n."""
     args, settings, path = parse(argv)
     s = settings.train
+    checkpoint = load_checkpoint(path / "last.pt") if args.resume else None
     device = pick_device(s.device, s.dtype)
     data = open_prepared(prepared(**asdict(settings.data)))
     state = begin(settings, data, device)
-    log_state = None
-    if args.resume:
-        checkpoint = load_checkpoint(path / "last.pt")
+    if checkpoint:
         state.load(checkpoint)
-        log_state = checkpoint["log"]
     open_run(path, settings, data.path / "tokenizer.json", resume=args.resume)
 
     tokens_per_step = s.batch_size * s.accum * state.model.config.block_size
-    with Log(path, s, tokens_per_step, state.step, log_state) as log:
+    with Log(path, s, tokens_per_step, state.step, checkpoint and checkpoint["log"]) as log:
         log.say(f"run     {path}" + (f", from step {state.step}" if state.step else ""))
         log.say(
             f"data    {settings.data.data}: {len(data.train):,} training tokens, "

@@ -22,12 +22,14 @@ import numpy as np
 
 import tok
 from tok.cli import Parser, run
+from tok.files import as_text
 
 FORMAT = (
     1  # of the directory; part of the cache key, so raise it when the same input gives other bytes
 )
 END = "<|endoftext|>"
 HERE = Path(__file__).parent
+CACHE, DOWNLOADS = HERE / "prepared", HERE / "downloads"
 
 
 @dataclass(frozen=True)
@@ -54,13 +56,7 @@ SOURCES = {
 
 def clean_text(raw: bytes, name: str) -> str:
     r"""Decode UTF-8: no byte-order mark, \r\n as \n. ValueError if empty, binary or not UTF-8."""
-    try:
-        text = raw.decode("utf-8-sig")
-    except UnicodeDecodeError as e:
-        raise ValueError(
-            f"{name} is not UTF-8: byte 0x{raw[e.start]:02x} at offset {e.start}; "
-            f"save it as UTF-8, e.g. iconv -f latin1 -t utf-8"
-        ) from None
+    text = as_text(raw, name).removeprefix("\ufeff")
     if "\0" in text:
         raise ValueError(f"{name} is binary (NUL at offset {raw.index(0)}); give a text file")
     if not text.strip():
@@ -89,13 +85,15 @@ def documents(text: str, doc_sep: str) -> list[str]:
     return [d for d in text.split(doc_sep) if d.strip()] if doc_sep else [text]
 
 
-def encode_text(tokenizer, text: str, doc_sep: str, *, ends: bool) -> np.ndarray:
-    """Token ids of a text; with `ends`, each document is followed by the id of <|endoftext|>."""
+def encode_text(tokenizer, text: str, doc_sep: str, *, ends: bool, cut: bool) -> np.ndarray:
+    """Token ids of a text; with `ends`, <|endoftext|> follows each document, unless it is `cut`."""
     ids: list[int] = []
     for doc in documents(text, doc_sep):
         ids += tokenizer.encode(doc)
         if ends:
             ids.append(tokenizer.special_tokens[END])
+    if ends and cut:
+        ids.pop()
     return np.array(ids, dtype=np.uint16 if tokenizer.vocab_size <= 2**16 else np.uint32)
 
 
@@ -127,7 +125,11 @@ def write_prepared(out, train: str, val: str, *, tokenizer="bpe", vocab=1000, do
         raise ValueError(
             f"the text has documents, but the tokenizer has no {END}; train one with it"
         )
-    ids = [encode_text(tokenizer, text, doc_sep, ends=ends) for text in (train, val)]
+    cut = not train.endswith(doc_sep)
+    ids = [
+        encode_text(tokenizer, train, doc_sep, ends=ends, cut=cut),
+        encode_text(tokenizer, val, doc_sep, ends=ends, cut=False),
+    ]
     out.parent.mkdir(parents=True, exist_ok=True)
     new = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
     try:
@@ -140,7 +142,7 @@ def write_prepared(out, train: str, val: str, *, tokenizer="bpe", vocab=1000, do
             "name": name,
             "dtype": ids[0].dtype.name,
             "vocab_size": tokenizer.vocab_size,
-            "documents": sum(map(len, parts)) if ends else 1,
+            "documents": sum(map(len, parts)) - cut if ends else 1,
             "train_tokens": len(ids[0]),
             "val_tokens": len(ids[1]),
             "train_bytes": len(train.encode()),
@@ -186,7 +188,7 @@ def sha256(raw: bytes) -> str:
     return hashlib.sha256(raw).hexdigest()
 
 
-def prepared(data, *, tokenizer="bpe", vocab=1000, doc_sep=END, cache=HERE / "prepared") -> Path:
+def prepared(data, *, tokenizer="bpe", vocab=1000, doc_sep=END) -> Path:
     """The prepared directory for `data`: itself if it is one, else made from the text file, once.
 
     Its name hashes the text and everything else that shapes the tokens, so it is never stale.
@@ -201,7 +203,7 @@ def prepared(data, *, tokenizer="bpe", vocab=1000, doc_sep=END, cache=HERE / "pr
     text = read_text(data)
     given = Path(tokenizer).read_bytes() if Path(tokenizer).is_file() else tokenizer.encode()
     key = json.dumps([FORMAT, sha256(text.encode()), sha256(given), vocab, doc_sep])
-    out = Path(cache) / f"{data.stem}-{sha256(key.encode())[:12]}"
+    out = CACHE / f"{data.stem}-{sha256(key.encode())[:12]}"
     if not (out / "meta.json").exists():
         train, val = split_text(text, doc_sep)
         write_prepared(
@@ -210,9 +212,9 @@ def prepared(data, *, tokenizer="bpe", vocab=1000, doc_sep=END, cache=HERE / "pr
     return out
 
 
-def fetch(name: str, cache=HERE / "downloads") -> Path:
+def fetch(name: str) -> Path:
     """Download a known text once. ValueError without a network, or for unexpected bytes."""
-    source, path = SOURCES[name], Path(cache) / name
+    source, path = SOURCES[name], DOWNLOADS / name
     if not path.exists():
         try:
             with urllib.request.urlopen(source.url, timeout=30) as reply:

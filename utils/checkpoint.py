@@ -48,14 +48,13 @@ def load_checkpoint(path) -> dict[str, Any]:
     path = Path(path)
     if not path.is_file():
         raise ValueError(f"no checkpoint {path}; train one with train.py --run {path.parent.name}")
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-        missing = [key for key in KEYS if key not in checkpoint]
-    except (RuntimeError, EOFError, TypeError, pickle.UnpicklingError) as e:
-        why = str(e).strip().split("\n")[0][:80]
-        raise ValueError(
-            f"{path} is not a whole checkpoint ({why}); use another, or retrain"
-        ) from None
+    with open(path, "rb") as f:  # an OSError of its own; one from torch is about what it holds
+        try:
+            checkpoint = torch.load(f, map_location="cpu", weights_only=True)
+        except (RuntimeError, EOFError, OSError, pickle.UnpicklingError) as e:
+            why = str(e).strip().split("\n")[0][:60]
+            raise ValueError(f"{path} is not a whole checkpoint ({why}); retrain") from None
+    missing = [key for key in KEYS if key not in checkpoint]
     if missing:
         raise ValueError(f"{path} is not a checkpoint of llm-tiny: it has no {missing[0]!r}")
     if checkpoint["version"] != VERSION:

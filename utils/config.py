@@ -44,7 +44,7 @@ class OptimConfig:
         if self.lr <= 0:
             raise ValueError(f"lr={self.lr} must be positive; try 0.001")
         if not 0 <= self.min_lr <= self.lr:
-            raise ValueError(f"min_lr={self.min_lr} must be in [0, lr={self.lr}]")
+            raise ValueError(f"min_lr={self.min_lr} must be in [0, lr={self.lr}]; lower it, too")
         for name in ("beta1", "beta2"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be in [0, 1)")
@@ -209,3 +209,33 @@ def run_dir(name: str) -> Path:
     return (
         path if len(path.parts) > 1 or path.is_absolute() or name in (".", "..") else "runs" / path
     )
+
+
+def settings_table() -> str:
+    """All settings as Markdown, the content of docs/settings.md."""
+    lines = [
+        "# Settings",
+        "",
+        "Written by `python -m utils.config`; a setting is declared once, in code.",
+    ]
+    lines += [
+        "Each is a flag of `train.py` and `sweep.py` and a key of `configs/tiny.yaml` and its like."
+    ]
+    for section, cls in SECTIONS.items():
+        lines += [
+            "",
+            f"## {section}",
+            "",
+            "| setting | default | what it is |",
+            "| --- | --- | --- |",
+        ]
+        for f in fields(cls):
+            if f.name in FIELDS:
+                default = repr(f.default) if isinstance(f.default, str) else f.default
+                choices = f" ({', '.join(get_args(f.type))})" if get_args(f.type) else ""
+                lines.append(f"| `{f.name}` | `{default}` | {f.metadata['help']}{choices} |")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    print(settings_table(), end="")

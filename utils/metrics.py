@@ -87,14 +87,14 @@ def bigram_floor(train, val, V: int, n_bytes: int) -> Score:
 
     c counts in train, n(x) is how many different tokens follow x there, p(y) is the unigram.
     """
-    code = lambda t: t[:-1].astype(np.int64) * V + t[1:]  # noqa: E731, one number per pair
-    pairs, c = np.unique(code(train), return_counts=True)
-    c_x = np.bincount(train[:-1], minlength=V)
-    n_x = np.bincount(pairs // V, minlength=V)
-    at = np.searchsorted(pairs, code(val)).clip(max=len(pairs) - 1)
-    c_xy = np.where(pairs[at] == code(val), c[at], 0)
     x, y = val[:-1], val[1:]
-    p_y, n = unigram(train, V)[y], n_x[x]
+    seen, asked = (t[:-1].astype(np.int64) * V + t[1:] for t in (train, val))  # a number per pair
+    pairs, c = np.unique(seen, return_counts=True)
+    at = np.searchsorted(pairs, asked).clip(max=len(pairs) - 1)
+    c_xy = np.where(pairs[at] == asked, c[at], 0)
+    c_x = np.bincount(train[:-1], minlength=V)
+    n = np.bincount(pairs // V, minlength=V)[x]
+    p_y = unigram(train, V)[y]
     p = np.where(n > 0, (c_xy + n * p_y) / np.maximum(c_x[x] + n, 1), p_y)
     return Score(float(-np.log(p).sum()), len(y), n_bytes)
 

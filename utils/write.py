@@ -11,7 +11,12 @@ from model import TinyGPT, generate
 def start_ids(tokenizer, prompt: str, documents: int) -> list[int]:
     """Ids to go on from: <|endoftext|> first if the model learnt documents; never empty."""
     start = [tokenizer.special_tokens[END]] if documents > 1 else []
-    return start + tokenizer.encode(prompt) or tokenizer.encode("\n")
+    if ids := start + tokenizer.encode(prompt):
+        return ids
+    try:
+        return tokenizer.encode("\n")
+    except ValueError:  # a text of one line, by characters: any token will do
+        return [0]
 
 
 def stream_text(

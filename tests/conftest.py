@@ -1,0 +1,71 @@
+"""What the tests share: a short text, a quick run on it, a way to call a script as people do."""
+
+import os
+import sys
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # toy sizes: a second thread only costs
+
+import pytest
+import torch
+
+from tok.cli import run as run_script
+
+torch.set_num_threads(1)
+
+WORDS = ["the", "cat", "sat", "on", "a", "mat", "and", "saw", "dog", "run", "to", "old", "red"]
+WORDS += ["barn", "by", "sea", "the", "the"]
+TOY = ["--n_layer", "1", "--n_head", "2", "--d_model", "16", "--block_size", "16"]
+TOY += ["--batch_size", "4", "--device", "cpu", "--sample", "8", "--vocab", "280"]
+
+
+def make_text(n=6000):
+    """About n characters of varied words, always the same."""
+    words, length, i = [], 0, 7
+    while length < n:
+        i = (i * 1103515245 + 12345) % 2**31
+        words.append(WORDS[(i >> 16) % len(WORDS)] + (".\n" if i % 11 == 0 else ""))
+        length += len(words[-1]) + 1
+    return " ".join(words)
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    """Each test prepares into its own cache, and starts in its own directory."""
+    cache = tmp_path / "cache"
+    monkeypatch.setattr("data.prepare.CACHE", cache)
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def text_file(tmp_path):
+    path = tmp_path / "my.txt"
+    path.write_text(make_text(), encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def toy_run(text_file):
+    """A run of 6 steps, runs/my, as `train.py --data my.txt` makes it."""
+    import train
+
+    assert train.main(["--data", str(text_file), "--steps", "6", "--eval_every", "3", *TOY]) == 0
+    return text_file.parent / "runs" / "my"
+
+
+@pytest.fixture
+def error_of(monkeypatch, capfd):
+    """Call a script's main as its `__main__` does; give the one line it says when it refuses."""
+
+    def call(main, *args):
+        monkeypatch.setattr(sys, "argv", ["script", *map(str, args)])
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as stop:
+            run_script(main)
+        err = capfd.readouterr().err
+        assert stop.value.code == 2, err
+        lines = [line for line in err.splitlines() if line]
+        assert len(lines) == 1, err
+        assert lines[0].startswith("error: ")
+        return lines[0]
+
+    return call

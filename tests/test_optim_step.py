@@ -1,0 +1,193 @@
+"""utils/optim.py, utils/step.py, utils/device.py: one step, and the rate it goes at."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from model import GPTConfig, TinyGPT
+from utils.config import OptimConfig
+from utils.device import compiled, pick_device
+from utils.optim import lr_at, make_optimizer
+from utils.step import train_step
+
+CPU = pick_device("cpu", "float32")
+
+
+def toy(**kwargs):
+    torch.manual_seed(0)
+    config = {"vocab_size": 20, "block_size": 8, "n_layer": 2, "n_head": 2, "d_model": 16}
+    return TinyGPT(GPTConfig(**{**config, **kwargs}))
+
+
+def batch(seed, rows=4):
+    ids = torch.randint(20, (rows, 9), generator=torch.Generator().manual_seed(seed))
+    return ids[:, :-1], ids[:, 1:]
+
+
+def test_lr_by_hand():
+    at = [lr_at(i, lr=1.0, min_lr=0.0, warmup=2, steps=6) for i in range(8)]
+    assert at == pytest.approx([1 / 3, 2 / 3, 1, 0.5 + math.sqrt(0.125), 0.5, 0.14645, 0, 0], 1e-4)
+
+
+def test_lr_over_ten_thousand_steps():
+    """The schedule as nanoGPT states it, written out a second time."""
+    for step in range(10_000):
+        if step < 100:
+            expected = 1e-3 * (step + 1) / 101
+        else:
+            coefficient = 0.5 * (1 + math.cos(math.pi * (step - 100) / 9900))
+            expected = 1e-4 + coefficient * 9e-4
+        got = lr_at(step, lr=1e-3, min_lr=1e-4, warmup=100, steps=10_000)
+        assert got == pytest.approx(expected, rel=1e-12)
+
+
+@given(st.integers(0, 50), st.integers(1, 50), st.integers(0, 120))
+def test_lr_stays_between_its_bounds(warmup, steps, step):
+    lr = lr_at(step, lr=1.0, min_lr=0.1, warmup=warmup, steps=steps)
+    assert 0 < lr <= 1
+    if step >= max(warmup, steps):
+        assert lr == 0.1
+
+
+def test_only_matrices_decay():
+    model = toy()
+    decayed, kept = make_optimizer(model, OptimConfig(weight_decay=0.3)).param_groups
+    assert decayed["weight_decay"] == 0.3
+    assert kept["weight_decay"] == 0
+    names = {id(p): name for name, p in model.named_parameters()}
+    assert all(names[id(p)].endswith("weight") for p in decayed["params"])
+    biases_and_gains = {names[id(p)] for p in kept["params"]}
+    assert "norm.weight" in biases_and_gains
+    assert "blocks.0.attn.qkv.bias" in biases_and_gains
+    assert len(decayed["params"]) + len(kept["params"]) == len(list(model.parameters()))
+
+
+def test_one_step_is_adamw_written_out():
+    """Loshchilov & Hutter, algorithm 2, by hand: m, v, bias correction, decoupled decay."""
+    model, config = toy(), OptimConfig(
+        lr=0.01, weight_decay=0.1, beta1=0.9, beta2=0.99, grad_clip=0
+    )
+    optimizer = make_optimizer(model, config)
+    before = {n: p.detach().clone() for n, p in model.named_parameters()}
+    x, y = batch(0)
+    model(x, y)[1].backward()
+    grads = {n: p.grad.clone() for n, p in model.named_parameters()}
+    model.zero_grad()
+    train_step(model, optimizer, CPU.scaler(), [(x, y)], CPU, 0.0)
+    for name, p in model.named_parameters():
+        decay = 0.1 if p.ndim >= 2 else 0.0
+        update = grads[name] / (grads[name].abs() + 1e-8)  # m and v corrected: g and g**2
+        expected = before[name] * (1 - 0.01 * decay) - 0.01 * update
+        torch.testing.assert_close(p, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_accumulation_equals_one_large_batch():
+    x, y = batch(1, rows=6)
+    results = []
+    for batches in ([(x, y)], [(x[:3], y[:3]), (x[3:], y[3:])]):
+        model = toy()
+        optimizer = make_optimizer(model, OptimConfig())
+        loss, norm = train_step(model, optimizer, CPU.scaler(), batches, CPU)
+        results.append((loss, norm, model.state_dict()))
+    (loss, norm, one), (loss2, norm2, two) = results
+    assert loss == pytest.approx(loss2, rel=1e-6)
+    assert norm == pytest.approx(norm2, rel=1e-5)
+    for name in one:
+        torch.testing.assert_close(one[name], two[name], rtol=1e-3, atol=1e-4)
+
+
+def test_gradient_is_clipped():
+    model = toy()
+    sgd = torch.optim.SGD(model.parameters(), lr=1.0)
+    before = torch.cat([p.detach().flatten().clone() for p in model.parameters()])
+    _, norm = train_step(model, sgd, CPU.scaler(), [batch(0)], CPU, 0.01)
+    after = torch.cat([p.detach().flatten() for p in model.parameters()])
+    assert norm > 0.1  # what is reported is the norm before clipping
+    assert (after - before).norm().item() == pytest.approx(0.01, rel=1e-3)
+
+
+@pytest.mark.parametrize("where", ["loss", "gradient"])
+def test_non_finite_stops_before_the_update(where):
+    model = toy()
+    optimizer = make_optimizer(model, OptimConfig())
+    if where == "loss":
+        model.norm.weight.data[0] = math.inf
+    else:
+        model.norm.weight.register_hook(lambda g: g * math.nan)
+    before = [p.detach().clone() for p in model.parameters()]
+    with pytest.raises(FloatingPointError):
+        train_step(model, optimizer, CPU.scaler(), [batch(0)], CPU)
+    assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
+    assert all(p.grad is None for p in model.parameters())
+
+
+def test_one_batch_is_learnt_by_heart():
+    model = toy()
+    optimizer = make_optimizer(model, OptimConfig(lr=1e-2))
+    for _ in range(120):
+        loss, _ = train_step(model, optimizer, CPU.scaler(), [batch(0)], CPU)
+    assert loss < 0.1
+
+
+def test_bfloat16_on_the_cpu():
+    model, device = toy(), pick_device("cpu", "bfloat16")
+    optimizer = make_optimizer(model, OptimConfig(lr=1e-2))
+    losses = [
+        train_step(model, optimizer, device.scaler(), [batch(0)], device)[0] for _ in range(9)
+    ]
+    assert losses[-1] < losses[0]
+    assert all(p.dtype == torch.float32 for p in model.parameters())
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_mixed_precision_on_cuda(dtype):
+    device = pick_device("cuda", dtype)
+    model = toy().to(device.device)
+    optimizer, scaler = make_optimizer(model, OptimConfig(lr=1e-2)), device.scaler()
+    losses = [train_step(model, optimizer, scaler, [batch(0)], device)[0] for _ in range(30)]
+    assert all(map(math.isfinite, losses))
+    assert losses[-1] < losses[0]
+
+
+@pytest.mark.parametrize(
+    ("device", "dtype", "said"),
+    [
+        ("gpu", "auto", "device='gpu' is unknown"),
+        ("cuda:99", "auto", "cuda:99 is not on this machine"),
+        ("cpu", "float16", "needs CUDA"),
+    ],
+)
+def test_devices_that_are_not_there(device, dtype, said):
+    with pytest.raises(ValueError, match=said):
+        pick_device(device, dtype)
+
+
+@pytest.mark.parametrize(
+    ("cuda", "bf16", "mps", "expected"),
+    [
+        (True, True, False, ("cuda", torch.bfloat16)),
+        (True, False, False, ("cuda", torch.float16)),
+        (False, False, True, ("mps", torch.float32)),
+        (False, False, False, ("cpu", torch.float32)),
+    ],
+)
+def test_device_is_chosen_by_a_table(monkeypatch, cuda, bf16, mps, expected):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: cuda)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: int(cuda))
+    monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda: bf16)
+    monkeypatch.setattr("torch.backends.mps.is_available", lambda: mps)
+    precision = torch.get_float32_matmul_precision()
+    found = pick_device()
+    torch.set_float32_matmul_precision(precision)
+    assert (found.device.type, found.dtype) == expected
+
+
+def test_without_a_compiler_the_model_runs_eager_and_says_so(monkeypatch):
+    monkeypatch.setattr("shutil.which", lambda _: None)
+    said, model = [], toy()
+    assert compiled(model, torch.device("cpu"), said.append) is model
+    assert "no C++ compiler" in said[0]

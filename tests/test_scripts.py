@@ -1,0 +1,236 @@
+"""sample.py, eval.py, sweep.py, bench.py and utils/plot.py, called as a person calls them."""
+
+import csv
+import json
+import math
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import TOY
+
+import bench
+import eval as eval_script
+import sample
+import sweep
+import train
+from utils import plot
+from utils.checkpoint import load_model
+from utils.timing import summary, take_turns
+from utils.write import start_ids, write_text
+
+
+def said(capfd, main, *args):
+    """What a script prints on stdout."""
+    capfd.readouterr()
+    assert not main(list(args))
+    return capfd.readouterr().out
+
+
+def test_sample_goes_on_from_the_prompt_and_repeats_by_seed(toy_run, capfd):
+    flags = ["--prompt", "the cat", "--steps", "30"]
+    one, again, other = (said(capfd, sample.main, *flags, "--seed", s) for s in "112")
+    assert one == again != other
+    assert one.startswith("the cat")
+    assert len(one) > len("the cat\n")
+
+
+def test_sample_takes_the_newest_run(toy_run, text_file, capfd):
+    train.main(["--data", str(text_file), "--steps", "1", "--run", "newer", *TOY])
+    os.utime(toy_run / "best.pt", (1, 1))
+    os.utime(toy_run / "last.pt", (1, 1))
+    capfd.readouterr()
+    sample.main(["--steps", "1"])
+    assert "runs/newer/best.pt" in capfd.readouterr().err
+
+
+def test_temperature_0_takes_the_likeliest(toy_run, capfd):
+    flags = ["--prompt", "a", "--temp", "0", "--steps", "5"]
+    out = said(capfd, sample.main, *flags)
+    model, tokenizer, _ = load_model(toy_run)
+    ids = tokenizer.encode("a")
+    for _ in range(5):
+        ids.append(int(model.eval()(torch.tensor([ids]))[0][0, -1].argmax()))
+    assert out == tokenizer.decode(ids) + "\n"
+
+
+def test_notes_say_what_was_adapted(toy_run, capfd):
+    sample.main(["--prompt", "the dog " * 40, "--top_k", "100000", "--steps", "2"])
+    err = capfd.readouterr().err
+    assert "the model sees the last 16" in err
+    assert "all 280 tokens stay" in err
+
+
+def test_empty_prompt_starts_anew(toy_run, capfd):
+    assert said(capfd, sample.main, "--prompt", "", "--steps", "3", "--seed", "1") != "\n"
+
+
+def test_a_model_of_documents_starts_and_ends_them(text_file, capfd):
+    """With documents the start is <|endoftext|>, and drawing it ends the text unseen."""
+    train.main(["--data", str(text_file), "--doc_sep", "\n", "--steps", "60", "--lr", "1e-2", *TOY])
+    model, tokenizer, checkpoint = load_model(Path("runs/my"))
+    documents, end = checkpoint["data"]["documents"], tokenizer.special_tokens["<|endoftext|>"]
+    assert documents > 1
+    assert start_ids(tokenizer, "a", documents) == [end, *tokenizer.encode("a")]
+    assert start_ids(tokenizer, "", 1) == tokenizer.encode("\n")
+    model.head.weight.data[end] = 100.0
+    model.norm.bias = torch.nn.Parameter(torch.full((16,), 100.0))  # wants nothing but the end
+    assert write_text(model, tokenizer, "a", 50, documents=documents, temperature=0) == ""
+
+
+def test_sample_refuses(toy_run, error_of, capfd):
+    for args, words in [
+        (["--temp", "-1"], "temperature=-1.0 must be 0"),
+        (["--temp", "nan"], "temperature=nan"),
+        (["--top_k", "0"], "top_k=0 must be at least 1"),
+        (["--top_p", "1.5"], "top_p=1.5 must be in (0, 1]"),
+        (["--steps", "-3"], "steps=-3"),
+        (["--steps", "few"], "--steps"),
+        (["--run", "none"], "no run runs/none"),
+        (["--promt", "x"], "did you mean --prompt?"),
+        (["--device", "tpu"], "device='tpu' is unknown"),
+    ]:
+        assert words in error_of(sample.main, *args)
+    (toy_run / "tokenizer.json").unlink()
+    assert "has no tokenizer.json" in error_of(sample.main)
+    (toy_run / "best.pt").unlink()
+    (toy_run / "last.pt").unlink()
+    assert "no run with a checkpoint" in error_of(sample.main)
+    assert "no checkpoint runs/my/best.pt" in error_of(sample.main, "--run", "my")
+
+
+def test_a_character_that_the_tokenizer_lacks_is_named(text_file, error_of):
+    train.main(["--data", str(text_file), *TOY, "--tokenizer", "char", "--steps", "1"])
+    assert "'€'" in error_of(sample.main, "--prompt", "the €")
+
+
+def test_eval_prints_and_keeps_the_scores(toy_run, capfd):
+    out = said(capfd, eval_script.main, "--run", "my", "--ckpt", "last")
+    table = {w[0]: w[1:] for line in out.splitlines() if len(w := line.split()) in (3, 4)}
+    assert table["val_loss"] == ["ppl", "bits/byte"]
+    kept = json.loads((toy_run / "eval.json").read_text(encoding="utf-8"))
+    with open(toy_run / "metrics.csv", encoding="utf-8") as f:
+        last = [r for r in csv.DictReader(f) if r["val_loss"]][-1]
+    assert kept["model"]["val_loss"] == pytest.approx(float(last["val_loss"]), rel=1e-6)
+    for name in ("model", "bigram", "unigram", "uniform"):
+        assert float(table[name][0]) == pytest.approx(kept[name]["val_loss"], abs=1e-4)
+        assert kept[name]["ppl"] == pytest.approx(math.exp(kept[name]["val_loss"]))
+    assert kept["uniform"]["val_loss"] == pytest.approx(math.log(280))
+    assert kept["bigram"]["val_loss"] < kept["unigram"]["val_loss"] < kept["uniform"]["val_loss"]
+
+
+def test_eval_twice_is_the_same(toy_run, capfd):
+    assert said(capfd, eval_script.main) == said(capfd, eval_script.main)
+
+
+def test_eval_on_another_text(toy_run, capfd, error_of):
+    Path("other.txt").write_text("the dog sat by the red barn " * 99, encoding="utf-8")
+    assert "on other.txt" in said(capfd, eval_script.main, "--data", "other.txt")
+    train.main(["--data", "other.txt", "--run", "b", "--steps", "1", *TOY])
+    theirs = json.loads(Path("runs/b/summary.json").read_text(encoding="utf-8"))["data"]
+    assert theirs["name"] == "other.txt"
+    assert "none.txt" in error_of(eval_script.main, "--data", "none.txt")
+
+
+def test_plot_draws_one_run_or_several(toy_run, text_file, capfd, error_of):
+    train.main(["--data", str(text_file), "--run", "b", "--steps", "3", "--log_every", "1", *TOY])
+    for args, out in ([], "runs/plot.png"), (["my", "b", "--out", "two.png"], "two.png"):
+        assert said(capfd, plot.main, *args).strip() == out
+        assert Path(out).read_bytes().startswith(b"\x89PNG")
+    curves = plot.read_metrics("runs/b")
+    assert [step for step, _ in curves["train"]] == [1, 2, 3]
+    assert [step for step, _ in curves["val"]] == [3]
+    assert "no runs/none/metrics.csv" in error_of(plot.main, "none")
+
+
+def test_sweep_ranks_and_goes_on_where_it_stopped(text_file, capfd, error_of, monkeypatch):
+    base = ["--data", str(text_file), "--steps", "8", "--eval_every", "8", *TOY]
+    flags = [
+        *base[:-4],
+        "--vocab",
+        "280",
+        "--name",
+        "t",
+        "--lr",
+        "1e-4",
+        "1e-2",
+        "--seed",
+        "1",
+        "2",
+    ]
+    out = said(capfd, sweep.main, *flags)
+    assert "best by validation loss: " in out
+    assert "lr=0.01" in out.split("best by validation loss: ")[1]
+    with open("runs/sweep-t/results.csv", encoding="utf-8") as f:
+        rows = list(csv.DictReader(f))
+    assert [r["lr"] for r in rows] == ["0.01", "0.0001"]
+    assert all(r["seeds"] == "2" and float(r["std"]) > 0 for r in rows)
+
+    trained = []
+    monkeypatch.setattr(train, "main", lambda argv: trained.append(argv) or 0)
+    assert said(capfd, sweep.main, *flags)  # all there: nothing is trained again
+    assert trained == []
+    monkeypatch.setattr(
+        train, "main", lambda argv: 3
+    )  # other steps: not the same runs; and diverged
+    flags[flags.index("--steps") + 1] = "9"
+    assert "inf" in said(capfd, sweep.main, *flags)
+    assert "nothing to compare" in error_of(sweep.main, "--lr", "1e-3")
+    assert "lr='x' is not a number" in error_of(sweep.main, "--lr", "x", "1")
+
+
+def test_contenders_take_turns():
+    order = []
+    seconds = take_turns({n: lambda n=n: order.append(n) for n in "ab"}, runs=3, warmup=1)
+    assert "".join(order) == "abababab"
+    assert len(seconds["a"]) == len(seconds["b"]) == 3
+
+
+def test_summary_is_median_and_spread():
+    assert summary([1.0, 2.0, 3.0, 4.0, 100.0])[0] == 3.0
+    assert summary([2.0])[1] == 0
+
+
+NANO = """
+import torch
+from dataclasses import dataclass
+
+@dataclass
+class GPTConfig:
+    block_size: int
+    vocab_size: int
+    n_layer: int
+    n_head: int
+    n_embd: int
+    dropout: float = 0.0
+    bias: bool = True
+
+class GPT(torch.nn.Module):
+    def __init__(self, config):
+        super().__init__()
+        self.head = torch.nn.Embedding(config.vocab_size, config.vocab_size)
+    def configure_optimizers(self, decay, lr, betas, device):
+        return torch.optim.AdamW(self.parameters(), lr=lr)
+    def forward(self, idx, targets):
+        logits = self.head(idx)
+        return logits, torch.nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten())
+    def generate(self, idx, steps):
+        return idx
+"""
+
+
+def test_bench_beside_a_peer(capfd, monkeypatch, error_of, tmp_path):
+    monkeypatch.setattr(bench, "SHAPES", {"toy": (1, 2, 16, 8, 2, 65)})
+    (tmp_path / "model.py").write_text(NANO, encoding="utf-8")
+    out = said(capfd, bench.main, "--runs", "2", "--nanogpt", str(tmp_path), "--device", "cpu")
+    found = json.loads(out.splitlines()[-1])
+    who = {(r["work"], r["who"]) for r in found["results"]}
+    assert {("train toy", "llm-tiny"), ("train toy", "nanoGPT"), ("write toy", "nanoGPT")} <= who
+    assert {("attention toy", "sdpa"), ("attention toy", "naive")} <= who
+    assert all(r["ms"] > 0 for r in found["results"])
+    assert found["peak_memory"] > 1e6
+    assert "no nowhere/model.py" in error_of(
+        bench.main, "--nanogpt", "nowhere", "--only", "train", "--runs", "1"
+    )
+    assert "runs=0" in error_of(bench.main, "--runs", "0")

@@ -1,0 +1,337 @@
+"""train.py: what a run promises."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import TOY, make_text
+
+import train
+from utils.checkpoint import latest_run, load_checkpoint, load_model
+from utils.interrupt import Interrupt
+from utils.log import COLUMNS, Log, Timer
+
+ROOT = Path(__file__).parent.parent
+
+
+def rows(run):
+    with open(run / "metrics.csv", encoding="utf-8", newline="") as f:
+        return list(csv.DictReader(f))
+
+
+def losses(run):
+    """Every number of metrics.csv that must not depend on the clock."""
+    names = [c for c in COLUMNS if c not in ("seconds", "tokens_per_s")]
+    return [[row[name] for name in names] for row in rows(run)]
+
+
+def same(a, b):
+    """Whether two nested states are equal to the bit."""
+    if isinstance(a, torch.Tensor):
+        return torch.equal(a, b)
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(same(a[k], b[k]) for k in a)
+    if isinstance(a, list | tuple):
+        return len(a) == len(b) and all(map(same, a, b))
+    return a == b
+
+
+def test_a_run_leaves_what_it_promises(toy_run, capfd):
+    names = {p.name for p in toy_run.iterdir()}
+    assert names == {
+        "config.yaml", "tokenizer.json", "metrics.csv", "best.pt", "last.pt", "summary.json"
+    }  # fmt: skip
+    summary = json.loads((toy_run / "summary.json").read_text(encoding="utf-8"))
+    assert summary["steps"] == 6
+    assert summary["tokens"] == 6 * 4 * 16
+    assert summary["settings"]["n_layer"] == 1
+    val = [float(r["val_loss"]) for r in rows(toy_run) if r["val_loss"]]
+    assert summary["best_val_loss"] == min(val)
+    assert len(val) == 2
+    model, tokenizer, checkpoint = load_model(toy_run)
+    assert summary["params"] == model.n_params()
+    assert tokenizer.vocab_size == model.config.vocab_size
+    assert not any("_orig_mod" in key for key in checkpoint["model"])
+    assert latest_run() == Path("runs/my")
+
+
+STOP = [
+    "--steps",
+    "12",
+    "--accum",
+    "3",
+    "--dropout",
+    "0.2",
+    "--log_every",
+    "1",
+    "--eval_every",
+    "4",
+]
+
+
+@pytest.mark.parametrize("at", [4, 5, 7])
+def test_resume_is_exact_to_the_bit(text_file, monkeypatch, at):
+    """Stopped after step `at`, at an evaluation or between two, and resumed: the same run."""
+    flags = ["--data", str(text_file), *TOY, *STOP]
+    assert train.main([*flags, "--run", "whole"]) == 0
+
+    taken = train.train_step
+    count = iter(range(100))
+
+    def step_then_signal(*args):
+        result = taken(*args)
+        if next(count) == at - 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return result
+
+    monkeypatch.setattr(train, "train_step", step_then_signal)
+    assert train.main([*flags, "--run", "cut"]) == 128 + signal.SIGTERM
+    assert load_checkpoint("runs/cut/last.pt")["step"] == at
+    monkeypatch.undo()
+    torch.manual_seed(99)  # whatever the new process has drawn before
+    monkeypatch.setattr("data.prepare.CACHE", Path("cache"))
+    monkeypatch.chdir(text_file.parent)
+    assert train.main(["--run", "cut", "--resume"]) == 0
+
+    assert losses(Path("runs/cut")) == losses(Path("runs/whole"))
+    whole, cut = (load_checkpoint(f"runs/{name}/last.pt") for name in ("whole", "cut"))
+    for key in ("model", "optimizer", "rng", "step", "best_val_loss", "best_step"):
+        assert same(whole[key], cut[key]), key
+
+
+def test_going_on_for_longer(toy_run):
+    assert train.main(["--run", "my", "--resume", "--steps", "9"]) == 0
+    assert load_checkpoint(toy_run / "last.pt")["step"] == 9
+    assert load_checkpoint(toy_run / "last.pt")["settings"]["d_model"] == 16
+
+
+def test_a_finished_run_resumed_stays_as_it_is(toy_run):
+    before = load_checkpoint(toy_run / "last.pt")
+    assert train.main(["--run", "my", "--resume"]) == 0
+    assert same(before["model"], load_checkpoint(toy_run / "last.pt")["model"])
+    assert [r["step"] for r in rows(toy_run)] == ["3", "6", "6"]
+
+
+def test_an_older_run_steps_aside(toy_run, text_file):
+    kept = (toy_run / "last.pt").read_bytes()
+    for _ in range(2):
+        assert train.main(["--data", str(text_file), "--steps", "1", *TOY]) == 0
+    assert (toy_run.parent / "my-1" / "last.pt").read_bytes() == kept
+    assert (toy_run.parent / "my-2").is_dir()
+
+
+def test_best_changes_only_on_strict_improvement(text_file, monkeypatch):
+    real, values = train.evaluate, iter([3.0, 2.0, 2.0, 4.0])
+
+    def scripted(*args):
+        score = real(*args)
+        return type(score)(next(values) * score.tokens, score.tokens, score.bytes)
+
+    monkeypatch.setattr(train, "evaluate", scripted)
+    train.main(["--data", str(text_file), "--steps", "4", "--eval_every", "1", *TOY])
+    assert load_checkpoint("runs/my/best.pt")["step"] == 2
+    assert load_checkpoint("runs/my/best.pt")["best_val_loss"] == 2.0
+    assert load_checkpoint("runs/my/last.pt")["step"] == 4
+
+
+def test_overfit_drives_the_loss_to_nothing(text_file):
+    flags = ["--data", str(text_file), *TOY, "--overfit", "--steps", "200", "--lr", "1e-2"]
+    assert train.main(flags) == 0
+    assert float(rows(Path("runs/my-overfit"))[-2]["train_loss"]) < 0.1
+
+
+def test_same_seed_same_run_other_seed_other_run(text_file):
+    flags = ["--data", str(text_file), "--steps", "4", "--log_every", "1", "--dropout", "0.1", *TOY]
+    for name, seed in (("a", "1"), ("b", "1"), ("c", "2")):
+        train.main([*flags, "--run", name, "--seed", seed])
+    a, b, c = (losses(Path("runs") / name) for name in "abc")
+    assert a == b
+    assert a != c
+
+
+def test_sampling_on_the_way_changes_nothing(text_file):
+    """The text shown at each evaluation draws from its own generator."""
+    flags = [
+        "--data",
+        str(text_file),
+        "--steps",
+        "6",
+        "--eval_every",
+        "2",
+        "--dropout",
+        "0.1",
+        *TOY,
+    ]
+    train.main([*flags, "--run", "a"])
+    train.main([*flags, "--run", "b", "--sample", "0"])
+    assert losses(Path("runs/a")) == losses(Path("runs/b"))
+
+
+def test_non_finite_loss_exits_3_and_keeps_the_last_checkpoint(text_file, monkeypatch, capfd):
+    taken, count = train.train_step, iter(range(100))
+
+    def poisoned(model, *args):
+        if next(count) == 5:
+            with torch.no_grad():
+                model.norm.weight[0] = float("nan")
+        return taken(model, *args)
+
+    monkeypatch.setattr(train, "train_step", poisoned)
+    flags = ["--data", str(text_file), "--steps", "9", "--eval_every", "3", *TOY]
+    assert train.main(flags) == 3
+    assert "error: step 5: loss nan" in capfd.readouterr().err
+    checkpoint = load_checkpoint("runs/my/last.pt")
+    assert checkpoint["step"] == 3
+    assert all(p.isfinite().all() for p in checkpoint["model"].values())
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals differ")
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_signals_finish_the_step_and_say_how_to_go_on(text_file, number, status):
+    command = [sys.executable, ROOT / "train.py", "--data", text_file, "--steps", "1000000", *TOY]
+    process = subprocess.Popen(
+        command, cwd=text_file.parent, stdout=subprocess.PIPE, encoding="utf-8"
+    )
+    for line in process.stdout:
+        if line.startswith("step 1/"):
+            break
+    process.send_signal(number)
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == status
+    assert "python train.py --run runs/my --resume" in out
+    assert load_checkpoint(text_file.parent / "runs/my/last.pt")["step"] > 0
+
+
+def test_a_second_signal_acts_at_once():
+    old = signal.getsignal(signal.SIGINT)
+    with Interrupt() as stop:
+        signal.raise_signal(signal.SIGINT)
+        assert stop.signal == signal.SIGINT
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is old
+
+
+def test_bad_input(text_file, error_of, toy_run):
+    """Each is refused in one line that names the value and the cure, and nothing is written."""
+    before = sorted(Path("runs").rglob("*"))
+    (Path("short.txt")).write_text("far too short", encoding="utf-8")
+    Path("empty.txt").touch()
+    Path("binary").write_bytes(bytes(range(256)))
+    Path("latin1.txt").write_bytes("Märchen ".encode("latin1") * 99)
+    Path("bad.yaml").write_text("n_layr: 2\n", encoding="utf-8")
+    Path("runs/hollow").mkdir()
+    before = sorted(Path("runs").rglob("*"))
+    for args, said in [
+        (["--data", "none.txt"], "none.txt: No such file"),
+        (["--data", "empty.txt"], "empty.txt is empty"),
+        (["--data", "binary"], "not UTF-8"),
+        (["--data", "latin1.txt"], "not UTF-8 at byte 1"),
+        (["--data", "short.txt", "--vocab", "257"], "too short for block_size=128"),
+        (["--data", "runs"], "no meta.json"),
+        (["--config", "bad.yaml"], "did you mean n_layer?"),
+        (["--config", "none.yaml"], "no config file none.yaml"),
+        (["--stepz", "3"], "did you mean --steps?"),
+        (["--steps", "many"], "steps='many' is not a whole number"),
+        (["--d_model", "100", "--n_head", "3"], "try d_model=99"),
+        (["--data", str(text_file), "--vocab", "100"], "256"),
+        (["--run", "nowhere", "--resume"], "no checkpoint runs/nowhere/last.pt"),
+        (["--run", "hollow", "--resume"], "no checkpoint runs/hollow/last.pt"),
+        (["--run", "my", "--resume", "--n_layer", "2"], "another model: n_layer 1 there, 2 here"),
+        (["--device", "cuda:77"], "cuda:77 is not on this machine"),
+        (["--data", str(text_file), "--tokenizer", "bytes"], "neither char nor bpe"),
+    ]:
+        assert said in error_of(train.main, *args), args
+    assert sorted(Path("runs").rglob("*")) == before
+
+
+def test_other_text_under_a_resumed_run_is_refused(toy_run, text_file, error_of):
+    text_file.write_text(make_text(5000), encoding="utf-8")
+    assert "the text is not the one" in error_of(train.main, "--run", "my", "--resume")
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (lambda raw: raw[: len(raw) // 2], "is not a whole checkpoint"),
+        (lambda raw: b"", "is not a whole checkpoint"),
+        (lambda raw: b"not a checkpoint at all", "is not a whole checkpoint"),
+    ],
+)
+def test_damaged_checkpoints(toy_run, error_of, damage, said):
+    path = toy_run / "last.pt"
+    path.write_bytes(damage(path.read_bytes()))
+    assert said in error_of(train.main, "--run", "my", "--resume")
+
+
+def test_foreign_checkpoints(toy_run, error_of):
+    torch.save({"weights": torch.zeros(2)}, toy_run / "last.pt")
+    assert "not a checkpoint of llm-tiny" in error_of(train.main, "--run", "my", "--resume")
+    torch.save([1, 2], toy_run / "last.pt")
+    assert "not a checkpoint of llm-tiny" in error_of(train.main, "--run", "my", "--resume")
+    checkpoint = load_checkpoint(toy_run / "best.pt")
+    torch.save({**checkpoint, "version": 99}, toy_run / "last.pt")
+    assert "has version 99" in error_of(train.main, "--run", "my", "--resume")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_no_permission(text_file, error_of):
+    Path("runs").mkdir(mode=0o500)
+    assert "Permission denied" in error_of(train.main, "--data", text_file, *TOY)
+
+
+def test_runs_is_a_file(text_file, error_of):
+    Path("runs").write_text("in the way", encoding="utf-8")
+    assert "runs" in error_of(train.main, "--data", text_file, "--steps", "1", *TOY)
+    assert Path("runs").read_text(encoding="utf-8") == "in the way"
+
+
+class Clock:
+    """A clock that says what it is told."""
+
+    now = 0.0
+
+    def __call__(self):
+        return self.now
+
+
+def test_speed_counts_training_only(tmp_path):
+    """10 steps of 100 tokens in 2 s each and an evaluation of 50 s: 50 tokens a second, not 14."""
+    clock = Clock()
+
+    class Train:
+        log_every, steps = 5, 10
+
+    with Log(tmp_path, Train, 100, clock=clock) as log:
+        for step in range(1, 11):
+            with log.timer:
+                clock.now += 2
+            log.step(step, loss=1.0 * step, lr=0.1, grad_norm=1.0)
+            clock.now += 5  # evaluation
+    first, second = rows(tmp_path)
+    assert (first["tokens_per_s"], second["tokens_per_s"]) == ("50", "50")
+    assert (first["seconds"], second["seconds"]) == ("10.0", "20.0")
+    assert (first["train_loss"], second["train_loss"]) == ("3.0", "8.0")  # means of 1..5, 6..10
+
+
+def test_timer_goes_on_from_a_checkpoint():
+    clock = Clock()
+    timer = Timer(100.0, clock)
+    with timer:
+        clock.now += 3
+    clock.now += 50
+    assert timer.seconds == 103
+
+
+def test_metrics_torn_by_a_kill_are_mended_on_resume(toy_run):
+    path = toy_run / "metrics.csv"
+    whole = path.read_text(encoding="utf-8")
+    path.write_text(whole + "7,448,0.1,0.00", encoding="utf-8")
+    assert train.main(["--run", "my", "--resume", "--steps", "9", "--log_every", "9"]) == 0
+    assert [r["step"] for r in rows(toy_run)] == ["3", "6", "6", "9", "9"]
