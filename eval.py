@@ -10,7 +10,7 @@ from dataclasses import asdict, replace
 from data.loader import check_length, open_prepared
 from data.prepare import prepared
 from tok.cli import Parser, run
-from utils.checkpoint import latest_run, load_model
+from utils.checkpoint import latest_run, load_model, same_data
 from utils.config import run_dir, settings_from
 from utils.device import pick_device
 from utils.log import write_json
@@ -35,8 +35,11 @@ def open_text(a, path, checkpoint):
     if a.data:
         own = replace(own, data=a.data, tokenizer=str(path / "tokenizer.json"))
     data = open_prepared(prepared(**asdict(own)))
-    if data.meta["tokenizer_sha256"] != checkpoint["data"]["tokenizer_sha256"]:
-        raise ValueError(f"{own.data} was prepared with another tokenizer than {path}; see --data")
+    if not a.data:
+        same_data(checkpoint["data"], data.meta)
+    elif data.meta["tokenizer_sha256"] != checkpoint["data"]["tokenizer_sha256"]:
+        raise ValueError(f"{a.data} was prepared with another tokenizer; give the text itself")
+    check_length(data.train, 1, "training")
     check_length(data.val, 1, "validation")
     return data
 

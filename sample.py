@@ -21,7 +21,7 @@ def parse(argv):
     p.add_argument("--prompt", default="", help="text to go on from; empty = start a new one")
     p.add_argument("--steps", type=int, default=200, help="most tokens to write (default 200)")
     p.add_argument("--temp", type=float, default=0.8, help="0 = always the likeliest (default 0.8)")
-    p.add_argument("--top_k", type=int, default=50, help="draw from the k likeliest (default 50)")
+    p.add_argument("--top_k", type=int, default=50, help="draw from the k likeliest; 0 = all (default 50)")
     p.add_argument("--top_p", type=float, help="draw from the likeliest that make up this share")
     p.add_argument("--seed", type=int, help="the same seed writes the same text")
     p.add_argument("--device", default="auto", help="auto, cpu, cuda, mps")
@@ -41,7 +41,7 @@ def main(argv=None):
     model, tokenizer, checkpoint = load_model(path, a.ckpt)
     model.to(device).eval()
     documents, T, V = checkpoint["data"]["documents"], model.config.block_size, tokenizer.vocab_size
-    sampling = {"temperature": a.temp, "top_k": a.top_k, "top_p": a.top_p, "seed": a.seed}
+    sampling = {"temperature": a.temp, "top_k": a.top_k or None, "top_p": a.top_p, "seed": a.seed}
     pieces = stream_text(model, tokenizer, a.prompt, a.steps, documents=documents, **sampling)
     note(f"{path}/{a.ckpt}.pt, step {checkpoint['step']}, {model.n_params():,} parameters")
     n = len(start_ids(tokenizer, a.prompt, documents))

@@ -7,6 +7,7 @@ python train.py --run tiny --resume --steps 2000    # go on where it stopped
 python train.py --overfit --steps 200               # one batch, again and again: loss must go to 0
 """
 
+import math
 import sys
 from dataclasses import asdict, replace
 
@@ -34,8 +35,10 @@ def parse(argv):
     p.add_argument("--overfit", action="store_true", help="train on one batch only, to debug")
     add_settings(p)
     args = p.parse_args(argv)
-    base = run_dir(args.run) / "config.yaml" if args.resume and "run" in args else None
-    settings = settings_of(args, base if base and base.exists() else None)
+    if args.resume and args.overfit:
+        raise ValueError("--overfit has nothing to --resume; leave one of them out")
+    base = run_dir(args.run if "run" in args else settings_of(args).train.run) / "config.yaml"
+    settings = settings_of(args, base if args.resume and base.exists() else None)
     if args.overfit:
         settings = replace(settings, train=replace(settings.train, eval_every=settings.train.steps))
     return args, settings, run_dir(settings.train.run + ("-overfit" if args.overfit else ""))
@@ -67,6 +70,8 @@ def train(state, settings, data, device, path, log, *, overfit, stop) -> None:
     while True:
         if (state.step % s.eval_every == 0 or state.step == s.steps) and state.step > resumed:
             score = evaluate(model, data.val, data.meta["val_bytes"], s.batch_size, device)
+            if not math.isfinite(score.loss):
+                raise FloatingPointError(f"validation loss {score.loss}")
             best = score.loss < state.best_val_loss
             if best:
                 state.best_val_loss, state.best_step = score.loss, state.step
@@ -116,22 +121,23 @@ def main(argv=None):
         log.say(f"model   {state.model.n_params():,} parameters")
         log.say(f"device  {device.describe()}")
         log.say(f"steps   {s.steps:,} of {tokens_per_step:,} tokens")
+        if settings.optim.warmup >= s.steps:
+            log.say(f"note: warmup={settings.optim.warmup} steps, so lr is never reached")
         try:
             with Interrupt() as stop:
                 train(state, settings, data, device, path, log, overfit=args.overfit, stop=stop)
         except FloatingPointError as e:
             print(f"error: step {state.step}: {e}; lower --lr, and --resume", file=sys.stderr)
             return 3
-        if stop.signal:
+        if stop.signal and state.step < s.steps:
             state.save(path / "last.pt", log.state())
-            log.say(
-                f"stopped at step {state.step}; go on with: python train.py --run {path} --resume"
-            )
+            again = "" if args.overfit else f"; go on: python train.py --run {path} --resume"
+            log.say(f"stopped at step {state.step}{again}")
             return 128 + stop.signal
         log.summary(state)
         if s.sample:
             log.say("\n" + story(state, data, 400))
-            log.say(f'\nnext: python sample.py --run {path} --prompt "Once upon a time"')
+            log.say(f"\nnext: python sample.py --run {path}")
     return 0
 
 

@@ -83,7 +83,7 @@ def test_sample_refuses(toy_run, error_of, capfd):
     for args, words in [
         (["--temp", "-1"], "temperature=-1.0 must be 0"),
         (["--temp", "nan"], "temperature=nan"),
-        (["--top_k", "0"], "top_k=0 must be at least 1"),
+        (["--top_k", "-1"], "top_k=-1 must be at least 1"),
         (["--top_p", "1.5"], "top_p=1.5 must be in (0, 1]"),
         (["--steps", "-3"], "steps=-3"),
         (["--steps", "few"], "--steps"),

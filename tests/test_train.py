@@ -204,7 +204,7 @@ def test_signals_finish_the_step_and_say_how_to_go_on(text_file, number, status)
     process.send_signal(number)
     out, _ = process.communicate(timeout=60)
     assert process.returncode == status
-    assert "python train.py --run runs/my --resume" in out
+    assert "go on: python train.py --run runs/my --resume" in out
     assert load_checkpoint(text_file.parent / "runs/my/last.pt")["step"] > 0
 
 
@@ -253,7 +253,7 @@ def test_bad_input(text_file, error_of, toy_run):
 
 def test_other_text_under_a_resumed_run_is_refused(toy_run, text_file, error_of):
     text_file.write_text(make_text(5000), encoding="utf-8")
-    assert "the text is not the one" in error_of(train.main, "--run", "my", "--resume")
+    assert "the text of my.txt has changed" in error_of(train.main, "--run", "my", "--resume")
 
 
 @pytest.mark.parametrize(

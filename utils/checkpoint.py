@@ -33,7 +33,8 @@ def atomic(path, write) -> None:
 
 def rng_state() -> dict[str, Any]:
     """State of torch's generators, which dropout draws from."""
-    return {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all()}
+    mps = torch.mps.get_rng_state() if torch.backends.mps.is_available() else None
+    return {"cpu": torch.get_rng_state(), "cuda": torch.cuda.get_rng_state_all(), "mps": mps}
 
 
 def set_rng_state(state: dict[str, Any]) -> None:
@@ -41,6 +42,8 @@ def set_rng_state(state: dict[str, Any]) -> None:
     torch.set_rng_state(state["cpu"].cpu())
     if len(state["cuda"]) == torch.cuda.device_count():
         torch.cuda.set_rng_state_all([s.cpu() for s in state["cuda"]])
+    if state["mps"] is not None and torch.backends.mps.is_available():
+        torch.mps.set_rng_state(state["mps"])
 
 
 def load_checkpoint(path) -> dict[str, Any]:
@@ -74,6 +77,14 @@ def load_model(run: Path, which: str = "best") -> tuple[TinyGPT, Any, dict[str, 
     if not (run / "tokenizer.json").exists():
         raise ValueError(f"{run} has no tokenizer.json; copy that of its data there")
     return model, tok.load(run / "tokenizer.json"), checkpoint
+
+
+def same_data(then: dict[str, Any], now: dict[str, Any]) -> None:
+    """Raise ValueError if text or tokenizer (by their meta.json) are not those of the checkpoint."""
+    for key in ("text_sha256", "tokenizer_sha256"):
+        if then[key] != now[key]:
+            what, name = key.removesuffix("_sha256"), then["name"] or "the data"
+            raise ValueError(f"the {what} of {name} has changed since the run; bring it back")
 
 
 @dataclass
@@ -110,10 +121,7 @@ class TrainState:
         differ = [f"{k} {old.get(k)} there, {v} here" for k, v in new.items() if old.get(k) != v]
         if differ:
             raise ValueError(f"the checkpoint is of another model: {', '.join(differ)}")
-        for key in ("text_sha256", "tokenizer_sha256"):
-            if checkpoint["data"][key] != self.data[key]:
-                what = key.removesuffix("_sha256")
-                raise ValueError(f"the {what} is not the one of the checkpoint; start a new --run")
+        same_data(checkpoint["data"], self.data)
         asked = [{k: g[k] for k in ("betas", "weight_decay")} for g in self.optimizer.param_groups]
         self.model.load_state_dict(checkpoint["model"])
         self.optimizer.load_state_dict(checkpoint["optimizer"])

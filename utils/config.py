@@ -33,7 +33,7 @@ class OptimConfig:
     """AdamW and its learning rate over time."""
 
     lr: float = setting(1e-3, "highest learning rate")
-    min_lr: float = setting(1e-4, "learning rate at the last step")
+    min_lr: float = setting(1e-4, "learning rate where the cosine ends")
     warmup: int = setting(100, "steps over which the learning rate rises to lr")
     weight_decay: float = setting(0.1, "AdamW's decay of matrices; vectors have none")
     beta1: float = setting(0.9, "AdamW's memory of the gradient")
@@ -183,12 +183,13 @@ def add_settings(parser: Parser) -> None:
 def settings_of(args, base: Path | None = None) -> Settings:
     """Settings of parsed flags over a config: `args.config`, else `base`, else configs/tiny.yaml.
 
-    With --data but no config, tiny.yaml lends its model and training, not how its own text is read.
+    With another text, tiny.yaml lends its model and training, not how its own text is read.
     """
     flags = {name: value for name, value in vars(args).items() if name in FIELDS}
     config = Path(args.config or base or DEFAULT)
     values = read_yaml(config)
-    if "data" in flags and config == DEFAULT:
+    other_text = "data" in flags and config.resolve() == DEFAULT.resolve()
+    if other_text:
         own = {f.name for f in fields(DataConfig)}
         values = {k: v for k, v in values.items() if k not in own}
     try:
@@ -197,7 +198,7 @@ def settings_of(args, base: Path | None = None) -> Settings:
         raise ValueError(f"{config}: {e}") from None
     settings = settings_from({**values, **flags})
     if not settings.train.run:
-        named = Path(settings.data.data) if "data" in flags and not args.config else config
+        named = Path(settings.data.data) if other_text else config
         train = dataclasses.replace(settings.train, run=named.stem)
         settings = dataclasses.replace(settings, train=train)
     return settings

@@ -33,6 +33,8 @@ def train_step(
     if not math.isfinite(loss) or not (math.isfinite(grad_norm) or scaler.is_enabled()):
         optimizer.zero_grad(set_to_none=True)
         raise FloatingPointError(f"loss {loss}, gradient norm {grad_norm}")
+    if not math.isfinite(grad_norm) and scaler.get_scale() < 1:
+        raise FloatingPointError(f"gradient norm {grad_norm} however small float16's scale")
     scaler.step(optimizer)
     scaler.update()
     optimizer.zero_grad(set_to_none=True)
