@@ -10,6 +10,9 @@ from collections.abc import Callable, Mapping
 from heapq import heapify, heappop, heappush
 from operator import add
 
+DOWN = bytes(range(255, -1, -1))
+END = "\u0100"  # greater than any byte
+
 
 def learn(
     words: Mapping[str, int], n: int, step: Callable[[int], object] = lambda done: None
@@ -19,20 +22,15 @@ def learn(
     Equal counts go to the lexicographically greater pair of byte strings. `step` hears how many
     are done. {"aab": 2, "ab": 1}, n=2 -> [(b"a", b"b"), (b"a", b"ab")].
     """
-    texts = [as_chars(w) for w in words]
-    freq = list(words.values())
-    where, count = index(texts, freq)
+    pairs = Pairs(words)
     tokens = [bytes([i]) for i in range(256)]
-    queue = Queue(count, tokens)
+    queue = Queue(pairs.count, tokens)
     merges: list[tuple[bytes, bytes]] = []
     while len(merges) < n and (pair := queue.pop()):
-        new = chr(len(tokens))
         merges.append((tokens[ord(pair[0])], tokens[ord(pair[1])]))
         tokens.append(b"".join(merges[-1]))
-        fresh = join(pair, new, where.pop(pair), texts, freq, count, where)
-        del count[pair]
-        for p in fresh:
-            queue.push(p)
+        for born in pairs.join(pair, chr(len(tokens) - 1)):
+            queue.push(born)
         step(len(merges))
     return merges
 
@@ -42,62 +40,69 @@ def as_chars(word: str) -> str:
     return word if word.isascii() else word.encode("utf-8").decode("latin-1")
 
 
-def index(texts: list[str], freq: list[int]) -> tuple[dict[str, list[int]], dict[str, int]]:
-    """For each pair of neighbours, the words that hold it (once a place) and how often in all."""
-    where: dict[str, list[int]] = defaultdict(list)
-    for i, w in enumerate(texts):
-        for pair in map(add, w, w[1:]):
-            where[pair].append(i)
-    return where, {p: sum(map(freq.__getitem__, ids)) for p, ids in where.items()}
+class Pairs:
+    """Words as they stand, and for each pair of neighbours its count and the words that hold it.
 
+    `where` names a word once a place, and keeps words that have lost the pair since: asking the
+    word is cheaper than keeping the list true. `count` is always true.
+    """
 
-def join(
-    pair: str,
-    new: str,
-    ids: list[int],
-    texts: list[str],
-    freq: list[int],
-    count: dict[str, int],
-    where: dict[str, list[int]],
-) -> set[str]:
-    """Replace the pair in the words `ids`, keep counts and places true, return the pairs born."""
-    born: dict[str, list[int]] = defaultdict(list)
-    for i in ids:
-        old = texts[i]
-        if pair not in old:
-            continue  # an earlier merge took it, or this one did already: the word held it twice
-        texts[i] = now = old.replace(pair, new)
-        n = freq[i]
-        if len(now) == len(old) - 1:  # once, the usual case: only the neighbours change
-            j = now.index(new)
+    def __init__(self, words: Mapping[str, int]):
+        self.words = [as_chars(w) for w in words]
+        self.times = list(words.values())
+        self.where: dict[str, list[int]] = defaultdict(list)
+        for i, word in enumerate(self.words):
+            for pair in map(add, word, word[1:]):
+                self.where[pair].append(i)
+        self.count = {pair: self.total(places) for pair, places in self.where.items()}
+
+    def total(self, places: list[int]) -> int:
+        """How often the words at these places occur in all."""
+        return sum(map(self.times.__getitem__, places))
+
+    def join(self, pair: str, new: str) -> dict[str, list[int]]:
+        """Replace a pair by a new token in every word; return the pairs born and their places."""
+        count, words = self.count, self.words
+        born: dict[str, list[int]] = defaultdict(list)
+        for i in self.where.pop(pair):
+            old, n = words[i], self.times[i]
+            if pair not in old:
+                continue  # an earlier merge took it, or this one did: the word held it twice
+            words[i] = now = old.replace(pair, new)
+            if len(now) < len(old) - 1:
+                self.recount(old, now, new, i, born)
+                continue
+            j = now.index(new)  # once, the usual case: only the two neighbours change
             if j:
                 count[old[j - 1 : j + 1]] -= n
                 born[now[j - 1 : j + 1]].append(i)
             if j + 2 < len(old):
                 count[old[j + 1 : j + 3]] -= n
                 born[now[j : j + 2]].append(i)
-        else:
-            for p in map(add, old, old[1:]):
-                count[p] -= n
-            for p in map(add, now, now[1:]):
-                if new in p:
-                    born[p].append(i)
-                else:
-                    count[p] += n
-    for p, places in born.items():
-        count[p] = sum(map(freq.__getitem__, places))
-    where.update(born)
-    return set(born)
+        del count[pair]
+        count.update((p, self.total(places)) for p, places in born.items())
+        self.where.update(born)
+        return born
+
+    def recount(self, old: str, now: str, new: str, i: int, born: dict[str, list[int]]) -> None:
+        """Count all pairs of a word anew."""
+        for p in map(add, old, old[1:]):
+            self.count[p] -= self.times[i]
+        for p in map(add, now, now[1:]):
+            if new in p:
+                born[p].append(i)
+            else:
+                self.count[p] += self.times[i]
 
 
 class Queue:
     """Pairs, the greatest count first; equal counts by their bytes, the greater pair first.
 
-    Counts may sink while a pair waits: it is put back at its true place when its turn comes. Order
-    by bytes costs most, so only pairs that share the count in turn are ever ordered.
+    Counts may sink while a pair waits: when its turn comes, it goes back to wait at its true count.
+    To order by bytes costs most, so only the pairs that share the count in turn are ever ordered.
     """
 
-    def __init__(self, count: dict[str, int], tokens: list[bytes]):
+    def __init__(self, count: Mapping[str, int], tokens: list[bytes]):
         self.count, self.tokens = count, tokens
         self.levels: list[int] = []  # a heap of -count, one for each key of `waiting`
         self.waiting: dict[int, list[str]] = {}
@@ -110,7 +115,7 @@ class Queue:
         """Let a pair wait at its present count."""
         n = self.count[pair]
         if n == self.level:
-            heappush(self.ties, (self.rank(pair), pair))
+            heappush(self.ties, (self.order(pair), pair))
         elif n in self.waiting:
             self.waiting[n].append(pair)
         elif n > 0:
@@ -132,22 +137,14 @@ class Queue:
     def descend(self) -> None:
         """Go to the next lower count and put its pairs in order."""
         self.level = -heappop(self.levels)
-        waiting = self.waiting.pop(self.level)
-        self.ties = [(self.rank(p), p) for p in waiting if self.count[p] == self.level]
+        for pair in self.waiting.pop(self.level):
+            if self.count[pair] == self.level:
+                self.ties.append((self.order(pair), pair))
+            else:
+                self.push(pair)
         heapify(self.ties)
-        for p in waiting:
-            if self.count[p] < self.level:
-                self.push(p)
 
-    def rank(self, pair: str) -> str:
-        """A string that is smaller for the greater pair: bytes turned over, the end above all."""
-        return "".join(self.turned(self.tokens[ord(c)]) for c in pair)
-
-    @staticmethod
-    def turned(token: bytes) -> str:
-        """b"a" sorts before b"ab"; turned, it sorts after."""
-        return token.translate(DOWN).decode("latin-1") + END
-
-
-DOWN = bytes(range(255, -1, -1))
-END = "\u0100"
+    def order(self, pair: str) -> str:
+        """A string that sorts first for the greater pair: bytes turned over, ends above all."""
+        a, b = (self.tokens[ord(c)].translate(DOWN).decode("latin-1") for c in pair)
+        return a + END + b + END
