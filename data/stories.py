@@ -15,12 +15,19 @@ import random
 import re
 from pathlib import Path
 
-HEROES = {
-    "she": ["Mina", "Lily", "Rosa", "Nell", "Ivy", "Ada", "Tilly", "Daisy"],
-    "he": ["Tom", "Pip", "Otto", "Finn", "Max", "Hugo", "Ben", "Sam"],
-}
-FORMS = {"she": ("her", "her", "girl"), "he": ("him", "his", "boy")}  # him, his, a young person
-KINDS = ["mouse", "rabbit", "fox", "hedgehog", "badger", "pig", "bear"]
+# Who lives in the village: two friends a line, a he and a she, so that a pronoun has one owner.
+# (name, kind, home) twice. Small models tell people apart by what they know of each.
+FRIENDS = [
+    ("Tom", "fox", "at the edge of the woods", "Mina", "mouse", "under the baker's table"),
+    ("Pip", "pig", "on a farm with one cow", "Lily", "girl", "in a house with a red door"),
+    ("Otto", "bear", "under a green hill", "Rosa", "rabbit", "in a garden full of beans"),
+    ("Finn", "boy", "in a little house by the sea", "Nell", "hedgehog", "under an old tree"),
+    ("Max", "badger", "near a quiet pond", "Ivy", "fox", "behind the old barn"),
+    ("Hugo", "mouse", "in the mill, behind the door", "Ada", "girl", "in a house full of books"),
+    ("Ben", "boy", "at the end of a long road", "Tilly", "bear", "on top of a windy hill"),
+    ("Sam", "rabbit", "next to the school", "Daisy", "pig", "in a boat on the river"),
+]
+FORMS = {"she": ("her", "her"), "he": ("him", "his")}
 MOODS = ["little", "small", "young", "cheerful", "kind", "merry", "busy", "clever"]
 
 SHARED = {
@@ -35,9 +42,6 @@ SHARED = {
     "|{Name} the {kind} lived {home}. {He} was {mood} and "
     "[always hungry|liked soup|never late].]",
     "once": "[Once upon a time|Once upon a time|Once upon a time|Long ago]",
-    "home": "[in a little house by the sea|at the edge of the woods|in a small village"
-    "|under a green hill|next to an old mill|at the end of a long road|in a house with a red door"
-    "|near a quiet pond|on a farm with one cow|in a house full of books]",
     "town": "a [small|quiet|sunny|busy|little] village "
     "[by the sea|in the hills|near the woods|by the river|under the hill]",
     "when": "[One day|One morning|One fine day|One Sunday|One bright morning|One windy day]",
@@ -49,7 +53,6 @@ SHARED = {
     "|{Name} told the story every winter, and each time it grew a little longer.]",
     "pals": "[After that, {name} and {pal} were the best of friends."
     "|{Name} and {pal} laughed until the stars came out.|Then they had tea, with honey for {pal}."
-    ""
     '|"What a day!" said {pal}, and {name} laughed.|Then {name} and {pal} made a song about it.]',
 }
 
@@ -242,24 +245,24 @@ TRICK = (
     supper.] [And {name} was very happy.|A clever head is better than big teeth.|Little ones can
     be clever, too.]""",
     "how beast where food trick result",
-    """hungry / wolf / By the pond / [plum pie|basket of eggs|honey cake] / This is too small
+    """hungry / wolf / By the pond / honey cake / This is too small
     for you. There is a big round cheese in the pond / The wolf saw the [yellow|round] moon in
     the water, jumped in with a splash, and caught only a cold.
 
-    big / troll / On the bridge / [pumpkin pie|basket of pears|pot of soup] / Of course, but a
+    big / troll / On the bridge / pumpkin pie / Of course, but a
     troll must count to ten [first|before supper] / "One, two, three, four," said the troll.
     "What comes after four?" But {name} was over the bridge, and the troll is [still
     counting|counting there still].
 
-    proud / cat / By the gate / [plum pie|round cheese|basket of eggs] / A fine cat must wash
+    proud / cat / By the gate / round cheese / A fine cat must wash
     before supper / The cat washed its [ears|nose], then its [feet|back], and then its long
     tail. When it was clean, there was nobody [there|left at the gate].
 
-    sleepy / dragon / On the hill / [honey cake|pot of soup|basket of plums] / You look tired.
+    sleepy / dragon / On the hill / basket of plums / You look tired.
     Close your eyes, and I will tell you a story / The story was about a [stone|cow], and it was
     very slow. Before the end, the dragon was asleep with its tail [on|over] its nose.
 
-    young / giant / On the road / [plum pie|honey cake|pumpkin pie] / It is too hot. Close your
+    young / giant / On the road / plum pie / It is too hot. Close your
     eyes and blow / The giant closed its eyes and blew and blew. When it [stopped|looked],
     {name} was far away, and [its|the giant's] hat was in a tree.""",
 )
@@ -363,24 +366,26 @@ def cut(text: str) -> list[str]:
     return " ".join(text.split()).split(" / ")
 
 
-def cast(rng: random.Random) -> dict[str, str]:
-    """Who is in the story. Hero and pal are a he and a she, so a pronoun has only one owner."""
-    he, phe = rng.sample(["he", "she"], 2)
-    kinds = [*KINDS, FORMS[he][2], FORMS[he][2]]
-    kind = rng.choice(kinds)
-    palkind = rng.choice([k for k in KINDS if k != kind])
-    him, his, _ = FORMS[he]
-    who = {"name": rng.choice(HEROES[he]), "kind": kind, "mood": rng.choice(MOODS)}
-    who |= {"he": he, "him": him, "his": his, "phe": phe}
-    return who | {"pal": rng.choice(HEROES[phe]), "palkind": palkind}
+def cast(number: int) -> dict[str, str]:
+    """Hero `number` and their friend: 0 is Tom, 1 is Mina, 2 is Pip, ... and round again."""
+    pair, she = divmod(number % (2 * len(FRIENDS)), 2)
+    row = FRIENDS[pair]
+    (name, kind, home), (pal, palkind, _) = (row[3:], row[:3]) if she else (row[:3], row[3:])
+    he, phe = ("she", "he") if she else ("he", "she")
+    him, his = FORMS[he]
+    who = {"name": name, "kind": kind, "home": home, "he": he, "him": him, "his": his}
+    return who | {"pal": pal, "palkind": palkind, "phe": phe}
 
 
 def story(rng: random.Random) -> str:
     """One story, 300 to 800 bytes in a few lines, with no blank line and no newline at its end."""
-    template, fields, rows = rng.choice(PLOTS)
-    row = choose(rng, rng.choice(rows.split("\n\n")))  # once: a field may be told twice
-    facts = dict(zip(fields.split(), cut(row), strict=True))
-    return tell(rng, "\n".join(cut(template)), **SHARED, **facts, **cast(rng))
+    plot = rng.choice(PLOTS)
+    template, fields, rows = plot
+    every = [row for _, _, rows in dict.fromkeys(PLOTS) for row in rows.split("\n\n")]
+    row = rng.choice(rows.split("\n\n"))
+    facts = dict(zip(fields.split(), cut(choose(rng, row)), strict=True))  # chosen once, told twice
+    who = cast(every.index(row)) | {"mood": rng.choice(MOODS)}
+    return tell(rng, "\n".join(cut(template)), **SHARED, **facts, **who)
 
 
 def compose(limit: int = 200_000, seed: int = 1) -> str:

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from data import stories
-from data.stories import FORMS, HEROES, choose, compose, cut, story, tell
+from data.stories import FORMS, FRIENDS, cast, choose, compose, cut, story, tell
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "data" / "tiny.txt").read_bytes().decode("ascii")
@@ -65,7 +65,7 @@ def test_articles_agree():
 
 def test_the_hero_keeps_one_pronoun():
     """The hero opens every story. Nobody else there may be of the same gender, save kin."""
-    gender = {name: he for he, names in HEROES.items() for name in names}
+    gender = {name: he for row in FRIENDS for name, he in ((row[0], "he"), (row[3], "she"))}
     for s in STORIES:
         first, *others = dict.fromkeys(w for w in re.findall(r"\w+", s) if w in gender)
         assert all(gender[first] != gender[pal] for pal in others), s
@@ -75,8 +75,24 @@ def test_the_hero_keeps_one_pronoun():
             assert not re.search(rf"\b({wrong}|{FORMS[wrong][1]})\b", s, re.I), s
 
 
-def test_long_passages_are_seldom_repeated():
-    """Of all 12-word windows, under a third stand in another story as well (measured: 29 %)."""
+def test_a_person_stays_who_they_are():
+    """Name, kind and best friend belong together, in every story of the file."""
+    people = {who["name"]: who for who in map(cast, range(16))}
+    assert len(people) == 16
+    assert cast(16) == cast(0)
+    for name, kind in re.findall(r"a \w+ (\w+) named (\w+)", TEXT):
+        assert people[kind]["kind"] == name
+    for s in STORIES:
+        first, *others = dict.fromkeys(w for w in re.findall(r"\w+", s) if w in people)
+        assert others in ([], [people[first]["pal"]]), s
+
+
+def test_long_passages_are_not_always_repeated():
+    """Whole stories are new; of 12-word windows, under 3/4 stand in another one (measured: 67 %).
+
+    With names drawn at random it was 29 %, but no model of this size kept them apart: a name changed
+    in 19 of 20 stories that it wrote. So the same people come back in the same adventures.
+    """
     owners: dict[tuple[str, ...], set[int]] = {}
     windows = []
     for i, s in enumerate(STORIES):
@@ -84,7 +100,7 @@ def test_long_passages_are_seldom_repeated():
         windows += [tuple(words[j : j + 12]) for j in range(len(words) - 11)]
         for j in range(len(words) - 11):
             owners.setdefault(tuple(words[j : j + 12]), set()).add(i)
-    assert sum(len(owners[w]) > 1 for w in windows) < len(windows) / 3
+    assert sum(len(owners[w]) > 1 for w in windows) < 0.75 * len(windows)
 
 
 def test_the_seed_decides_and_the_limit_holds():
