@@ -178,7 +178,7 @@ def test_devices_that_are_not_there(device, dtype, said):
 def test_device_is_chosen_by_a_table(monkeypatch, cuda, bf16, mps, expected):
     monkeypatch.setattr("torch.cuda.is_available", lambda: cuda)
     monkeypatch.setattr("torch.cuda.device_count", lambda: int(cuda))
-    monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda: bf16)
+    monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda emulated: bf16)
     monkeypatch.setattr("torch.backends.mps.is_available", lambda: mps)
     precision = torch.get_float32_matmul_precision()
     found = pick_device()

@@ -80,7 +80,7 @@ def load_model(run: Path, which: str = "best") -> tuple[TinyGPT, Any, dict[str, 
 
 
 def same_data(then: dict[str, Any], now: dict[str, Any]) -> None:
-    """Raise ValueError if text or tokenizer (by their meta.json) are not those of the checkpoint."""
+    """Raise ValueError if text or tokenizer, by their meta.json, are not those of the run."""
     for key in ("text_sha256", "tokenizer_sha256"):
         if then[key] != now[key]:
             what, name = key.removesuffix("_sha256"), then["name"] or "the data"

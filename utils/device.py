@@ -47,8 +47,9 @@ def pick_device(device: str = "auto", dtype: str = "auto") -> Device:
     if (found.index or 0) >= count:
         raise ValueError(f"device={device} is not on this machine; use --device cpu or auto")
     if dtype == "auto":
-        half = "bfloat16" if found.type == "cuda" and torch.cuda.is_bf16_supported(False) else "float16"
-        dtype = half if found.type == "cuda" else "float32"
+        dtype = "float32"
+        if found.type == "cuda":
+            dtype = "bfloat16" if torch.cuda.is_bf16_supported(False) else "float16"
     if dtype == "float16" and found.type != "cuda":
         raise ValueError(f"dtype=float16 needs CUDA, not {found.type}; use bfloat16 or float32")
     if found.type == "cuda":
