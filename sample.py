@@ -21,9 +21,7 @@ def parse(argv):
     p.add_argument("--prompt", default="", help="text to go on from; empty = start a new one")
     p.add_argument("--steps", type=int, default=200, help="most tokens to write (default 200)")
     p.add_argument("--temp", type=float, default=0.8, help="0 = always the likeliest (default 0.8)")
-    p.add_argument(
-        "--top_k", type=int, default=50, help="from the k likeliest; 0 = all (default 50)"
-    )
+    p.add_argument("--top_k", type=int, default=50, help="of the k likeliest; 0 = all (default 50)")
     p.add_argument("--top_p", type=float, help="draw from the likeliest that make up this share")
     p.add_argument("--seed", type=int, help="the same seed writes the same text")
     p.add_argument("--device", default="auto", help="auto, cpu, cuda, mps")

@@ -90,8 +90,8 @@ def test_a_person_stays_who_they_are():
 def test_long_passages_are_not_always_repeated():
     """Whole stories are new; of 12-word windows, under 3/4 stand in another one (measured: 67 %).
 
-    With names drawn at random it was 29 %, but no model of this size kept them apart: a name changed
-    in 19 of 20 stories that it wrote. So the same people come back in the same adventures.
+    With names drawn at random it was 29 %, but no model of this size kept them apart: a name
+    changed in 19 of 20 stories that it wrote. So the same people come back in their adventures.
     """
     owners: dict[tuple[str, ...], set[int]] = {}
     windows = []
