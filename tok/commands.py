@@ -3,7 +3,8 @@
 import argparse
 import os
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import closing
 from functools import partial
 
 import tok
@@ -72,14 +73,15 @@ def train(args: argparse.Namespace) -> None:
     size = sum(map(size_of, args.files))
     reading = Progress("counting words", size)
     learning = Progress("learning merges", args.vocab - 256 - len(specials))
-    made = BPETokenizer.train(
-        texts(args.files, reading),
-        args.vocab,
-        special_tokens=specials,
-        pattern=args.pattern,
-        workers=workers(args.workers, size),
-        step=learning,
-    )
+    with closing(texts(args.files, reading)) as found:
+        made = BPETokenizer.train(
+            found,
+            args.vocab,
+            special_tokens=specials,
+            pattern=args.pattern,
+            workers=workers(args.workers, size),
+            step=learning,
+        )
     learning.close()
     if not made.merges and args.vocab > made.vocab_size:
         raise ValueError(f"{', '.join(args.files)}: no two letters together; give a longer text")
@@ -120,7 +122,7 @@ def decode(args: argparse.Namespace) -> None:
         out.write(tokenizer.decode_bytes(read(data, args.file)))
 
 
-def texts(names: Iterable[str], show: Progress) -> Iterator[Iterator[str]]:
+def texts(names: Iterable[str], show: Progress) -> Generator[Iterator[str], None, None]:
     """Each file's text in chunks, without its byte-order mark."""
     done = [0]
     for name in names:

@@ -63,36 +63,27 @@ class Pairs:
     def join(self, pair: str, new: str) -> dict[str, list[int]]:
         """Replace a pair by a new token in every word; return the pairs born and their places."""
         count, words = self.count, self.words
+        first, last = pair[0], pair[1]
         born: dict[str, list[int]] = defaultdict(list)
-        for i in self.where.pop(pair):
-            old, n = words[i], self.times[i]
-            if pair not in old:
-                continue  # an earlier merge took it, or this one did: the word held it twice
-            words[i] = now = old.replace(pair, new)
-            if len(now) < len(old) - 1:
-                self.recount(old, now, new, i, born)
-                continue
-            j = now.index(new)  # once, the usual case: only the two neighbours change
-            if j:
-                count[old[j - 1 : j + 1]] -= n
-                born[now[j - 1 : j + 1]].append(i)
-            if j + 2 < len(old):
-                count[old[j + 1 : j + 3]] -= n
-                born[now[j : j + 2]].append(i)
+        for i in set(self.where.pop(pair)):
+            pieces = words[i].split(pair)
+            if len(pieces) == 1:
+                continue  # an earlier merge took it
+            words[i] = new.join(pieces)
+            n = self.times[i]
+            left = left_now = pieces[0][-1:]
+            for piece in pieces[1:]:
+                if left:
+                    count[left + first] -= n
+                    born[left_now + new].append(i)
+                left, left_now = piece[-1:] or last, piece[-1:] or new
+                if piece:
+                    count[last + piece[0]] -= n
+                    born[new + piece[0]].append(i)
         del count[pair]
         count.update((p, self.total(places)) for p, places in born.items())
         self.where.update(born)
         return born
-
-    def recount(self, old: str, now: str, new: str, i: int, born: dict[str, list[int]]) -> None:
-        """Count all pairs of a word anew."""
-        for p in map(add, old, old[1:]):
-            self.count[p] -= self.times[i]
-        for p in map(add, now, now[1:]):
-            if new in p:
-                born[p].append(i)
-            else:
-                self.count[p] += self.times[i]
 
 
 class Queue:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from typing import TYPE_CHECKING, Any
 
 from tok.files import read_text, write_whole
@@ -70,7 +71,11 @@ def to_tiktoken(tok: "BPETokenizer", expression: str, sound: bool, name: str) ->
 
 
 def save_hf(path: str | os.PathLike[str], tok: "BPETokenizer", expression: str) -> None:
-    """Write tokenizer.json; needs no package."""
+    """Write tokenizer.json; needs no package. ValueError for a pattern that is read otherwise."""
+    if re.search(r"{\d*,?\d*}\+", expression):
+        raise ValueError(
+            f"pattern {expression!r} has }}+, which tokenizers reads as (...)+; write (?>...)"
+        )
     split = {
         "type": "Split",
         "pattern": {"Regex": expression},

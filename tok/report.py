@@ -55,7 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = p.parse_args(argv)
     rows = study(read_text(args.file), args)
     print("\n".join([COLUMNS, RULE, *map(str, rows)]))
-    for row in rows:
+    for row in (r for r in rows if any(len(token) > 1 for token in r.longest)):
         print(f"\nlongest of {row.name} {row.vocab_size:,}: {' '.join(map(repr, row.longest))}")
     Path(args.plot).parent.mkdir(parents=True, exist_ok=True)
     write_whole(args.plot, draw(rows).encode("utf-8"))
@@ -75,7 +75,7 @@ def study(text: str, args: argparse.Namespace) -> list[Row]:
     for found in learnt:
         name = "bytes" if found.vocab_size == 256 else "bpe"
         rows.append(measure(name, found, text[cut:]))
-    return rows + [measure(Path(path).stem, load(path), text[cut:]) for path in args.tokenizer]
+    return rows + [measure(Path(path).name, load(path), text[cut:]) for path in args.tokenizer]
 
 
 def learn(text: str, sizes: Iterable[int], pattern: str, show: Progress) -> list[BPETokenizer]:

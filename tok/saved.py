@@ -82,17 +82,19 @@ def read_bpe(
 ) -> tuple[dict[int, bytes], list[tuple[bytes, bytes]], list[str], str]:
     """What a BPETokenizer is made of."""
     found = read(path, "bpe")
-    merges = [(i, as_bytes(a), as_bytes(b)) for i, a, b in found["merges"]]
-    vocab = {index(i): bytes([b]) for b, i in enumerate(found["bytes"])}
-    specials = {index(i): text for text, i in found["special_tokens"].items()}
-    for i, token in [(i, a + b) for i, a, b in merges] + [
-        (i, s.encode()) for i, s in specials.items()
-    ]:
+    merges = [(as_bytes(a), as_bytes(b)) for _, a, b in found["merges"]]
+    tokens = [(i, bytes([b])) for b, i in enumerate(found["bytes"])]
+    tokens += [(row[0], a + b) for row, (a, b) in zip(found["merges"], merges, strict=True)]
+    tokens += [(i, text.encode("utf-8")) for text, i in found["special_tokens"].items()]
+    vocab: dict[int, bytes] = {}
+    for i, token in tokens:
         if vocab.setdefault(index(i), token) != token:
             raise ValueError(f"id {i} is both {vocab[i]!r} and {token!r}; train it again")
     if found["vocab_size"] != len(vocab):
-        raise ValueError(f"{len(vocab)} tokens, not the {found['vocab_size']} promised")
-    return vocab, [(a, b) for _, a, b in merges], list(found["special_tokens"]), found["pattern"]
+        raise ValueError(
+            f"{len(vocab)} tokens, not the {found['vocab_size']} promised; train it again"
+        )
+    return vocab, merges, list(found["special_tokens"]), found["pattern"]
 
 
 def write_lines(

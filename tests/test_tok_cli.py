@@ -1,0 +1,284 @@
+"""`python -m tok.bpe` and `tok.report`: files, pipes, and one line for each mistake."""
+
+import io
+import json
+import subprocess
+import sys
+from array import array
+from pathlib import Path
+
+import pytest
+
+import tok
+from tok import BPETokenizer, CharTokenizer, cli, commands, report
+from tok.files import read_text, text_chunks, write_whole
+from tok.progress import Progress
+
+ROOT = Path(__file__).parents[1]
+TEXT = "\ufeffOnce upon a time, naïve café 🙂.\r\n<|endoftext|>It rained.  \n" * 20
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """A folder with a text and a tokenizer learnt from it."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.txt").write_bytes(TEXT.encode())
+    assert commands.main(["train", "a.txt", "--vocab", "290", "--out", "t.json"]) == 0
+    return tmp_path
+
+
+class Std:
+    """stdin or stdout with a buffer to look into."""
+
+    def __init__(self, data=b""):
+        self.buffer = io.BytesIO(data)
+
+
+def through(monkeypatch, data, *args):
+    """What a filter writes to stdout for these bytes on stdin."""
+    out = Std()
+    monkeypatch.setattr(sys, "stdin", Std(data))
+    monkeypatch.setattr(sys, "stdout", out)
+    commands.main([*args, "--tokenizer", "t.json"])
+    return out.buffer.getvalue()
+
+
+def test_train_drops_the_mark_and_keeps_the_special_token(here, capsys):
+    found = tok.load("t.json")
+    assert found.vocab_size == 290
+    assert not any(b"\xef\xbb" in a + b for a, b in found.merges[:5])
+    assert found.special_tokens == {"<|endoftext|>": 289}
+
+
+def test_train_says_when_the_text_gives_no_more(here, capsys):
+    Path("b.txt").write_text("ab ab", "utf-8")
+    commands.main(["train", "b.txt", "--vocab", "999", "--out", "b.json", "--no-special"])
+    assert "b.json: 258 tokens; the text gives no more, --vocab was 999" in capsys.readouterr().err
+    commands.main(["train", "b.txt", "--vocab", "260", "--out", "b.json", "--special", "<x>"])
+    assert tok.load("b.json").special_tokens == {"<x>": 258}
+
+
+def test_two_files_are_two_texts(here):
+    Path("x.txt").write_text("ab", "utf-8")
+    Path("y.txt").write_text("cd", "utf-8")
+    commands.main(["train", "x.txt", "y.txt", "--vocab", "300", "--out", "b.json", "--no-special"])
+    assert tok.load("b.json").merges == [(b"c", b"d"), (b"a", b"b")]
+
+
+@pytest.mark.parametrize("flags", [[], ["--bin"], ["--special"], ["--bin", "--workers", "2"]])
+def test_there_and_back_byte_for_byte(here, monkeypatch, flags):
+    data = TEXT.encode()
+    ids = through(monkeypatch, data, "encode", *flags)
+    if "--bin" not in flags:
+        special = "allowed_special", "all" if "--special" in flags else "none"
+        want = tok.load("t.json").encode(TEXT, **dict([special]))
+        assert list(map(int, ids.split())) == want
+        assert ids.endswith(b"\n")
+    assert through(monkeypatch, ids, "decode", *[f for f in flags if f == "--bin"]) == data
+
+
+def test_files_there_and_back(here):
+    commands.main(["encode", "a.txt", "--tokenizer", "t.json", "--bin", "--out", "a.bin"])
+    want = tok.load("t.json").encode(TEXT)
+    assert list(array("H", Path("a.bin").read_bytes())) == want
+    commands.main(["decode", "a.bin", "--tokenizer", "t.json", "--bin", "--out", "b.txt"])
+    assert Path("b.txt").read_bytes() == TEXT.encode()
+
+
+def test_many_ids_take_four_bytes(here):
+    wide = CharTokenizer(map(chr, range(0x10000, 0x20001)))
+    wide.save("t.json")
+    Path("w.txt").write_text(chr(0x20000) + chr(0x10000), "utf-8")
+    commands.main(["encode", "w.txt", "--tokenizer", "t.json", "--bin", "--out", "w.bin"])
+    assert list(array("I", Path("w.bin").read_bytes())) == [65536, 0]
+    commands.main(["decode", "w.bin", "--tokenizer", "t.json", "--bin", "--out", "w2.txt"])
+    assert Path("w2.txt").read_bytes() == Path("w.txt").read_bytes()
+
+
+def test_nothing_in_nothing_out(here, monkeypatch):
+    assert through(monkeypatch, b"", "encode") == b"\n"
+    assert through(monkeypatch, b"", "encode", "--bin") == b""
+    assert through(monkeypatch, b"\n", "decode") == b""
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("train none.txt --out o", "none.txt: No such file"),
+        ("train a.txt --vocab 256 --out o", "vocab_size=256 is smaller .* at least 257"),
+        ("train empty.txt --out o", "empty.txt: no two letters together; give a longer text"),
+        ("train latin.txt --out o", r"latin.txt: not UTF-8 at byte 3 \(0xe9\)"),
+        ("train cut.txt --out o", r"cut.txt: not UTF-8 at byte 2 \(0xf0\)"),
+        ("train . --out o", "Is a directory"),
+        ("train a.txt --out .", "is a directory; give the name of a file"),
+        ("train a.txt --out no/o", "no/o: No such file or directory"),
+        ("train a.txt --out o --pattern (", "does not compile"),
+        ("train a.txt --out o --pattern [a-z]+", r"skips '\\ufeff'|skips 'O' at character 0"),
+        ("train a.txt --out o --special a", "ordinary token"),
+        ("train a.txt --out o --special <x> --special <x>", "given 2 times"),
+        ("train a.txt --out o --special <x> --no-special", "exclude each other"),
+        ("train a.txt --out o --workers 0", "workers=0"),
+        ("train a.txt --vocb 9", "unknown flag --vocb; did you mean --vocab"),
+        ("train a.txt --vocab x", "invalid int value: 'x'"),
+        ("encode a.txt b.txt", "unknown argument b.txt"),
+        ("encode none.txt --tokenizer t.json --out o", "none.txt: No such file"),
+        ("encode latin.txt --tokenizer t.json --out o", "latin.txt: not UTF-8 at byte 3"),
+        ("encode a.txt --tokenizer none.json --out o", "none.json: no such file; make a tokenizer"),
+        ("encode a.txt --tokenizer a.txt --out o", "a.txt: not a tokenizer: malformed JSON"),
+        ("encode a.txt --tokenizer list.json --out o", "no 'kind'"),
+        ("encode a.txt --tokenizer hf.json --out o", "tokenizer.json of Hugging Face"),
+        ("encode a.txt --tokenizer new.json --out o", "version 9, not 1"),
+        ("encode a.txt --tokenizer odd.json --out o", "unknown kind 'odd'"),
+        ("encode a.txt --tokenizer hurt.json --out o", "hurt.json: damaged .*merges"),
+        ("decode three.bin --bin --tokenizer t.json --out o", "3 bytes is not a multiple of 2"),
+        ("decode three.bin --tokenizer t.json --out o", "item 0 is 'abc', not an id"),
+        ("decode big.txt --tokenizer t.json --out o", "unknown id 5000"),
+        ("decod", "invalid choice"),
+        ("", "required"),
+    ],
+)
+def test_mistakes_leave_no_file(here, line, says):
+    files = {
+        "empty.txt": b"",
+        "latin.txt": "caf\xe9 x".encode("latin-1"),
+        "cut.txt": "ab🙂".encode()[:-1],
+        "list.json": b"[1]",
+        "hf.json": b'{"model": {}}',
+        "new.json": b'{"kind": "bpe", "version": 9}',
+        "odd.json": b'{"kind": "odd"}',
+        "hurt.json": b'{"kind": "bpe", "version": 1, "bytes": []}',
+        "three.bin": b"abc",
+        "big.txt": b"1 5000",
+    }
+    for name, data in files.items():
+        Path(name).write_bytes(data)
+    before = sorted(here.iterdir())
+    with pytest.raises((ValueError, OSError)) as stop:
+        commands.main(line.split())
+    with pytest.raises(AssertionError, match=says):  # the line that a person sees
+        raise AssertionError(cli.describe(stop.value))
+    assert sorted(here.iterdir()) == before
+
+
+def damaged(found, **changes):
+    return json.dumps(found | changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"vocab_size": 7}, "290 tokens, not the 7 promised"),
+        ({"bytes": [0] * 256}, "id 0 is both"),
+        ({"bytes": list(range(255))}, "tokens, not the 290"),
+        ({"bytes": ["a"] * 256}, "damaged"),
+        ({"merges": [[256, "a"]]}, "not enough values"),
+        ({"merges": 5}, "damaged"),
+        ({"merges": [[256, [999], "a"]]}, "range"),
+        ({"special_tokens": {"<x>": 0}}, "id 0 is both"),
+        ({"special_tokens": []}, "damaged"),
+        ({"pattern": 5}, "damaged|pattern"),
+        ({"pattern": "("}, "does not compile"),
+        ({"kind": "char"}, "damaged"),
+    ],
+)
+def test_a_damaged_file_is_named(here, changes, says):
+    found = json.loads(Path("t.json").read_text("utf-8"))
+    Path("d.json").write_text(damaged(found, **changes), "utf-8")
+    with pytest.raises(ValueError, match=f"(?s)d.json: .*({says})"):
+        tok.load("d.json")
+
+
+def test_a_file_of_the_other_kind(here):
+    with pytest.raises(ValueError, match=r"kind is 'bpe', not 'char'; use tok\.load"):
+        CharTokenizer.load("t.json")
+
+
+def test_help_has_an_example(capsys):
+    for command in ("train", "encode", "decode"):
+        with pytest.raises(SystemExit):
+            commands.main([command, "--help"])
+        assert f"python -m tok.bpe {command}" in capsys.readouterr().out
+
+
+def test_as_a_program(here):
+    """In its own process: no warning of a module run twice, one line and status 2 for a mistake."""
+    command = [sys.executable, "-W", "error", "-m", "tok.bpe", "encode", "--tokenizer"]
+    env = {"PYTHONPATH": str(ROOT), "PATH": ""}
+    good = subprocess.run([*command, "t.json"], input=b"Once", capture_output=True, env=env)
+    assert (good.returncode, good.stderr) == (0, b"")
+    assert tok.load("t.json").decode(map(int, good.stdout.split())) == "Once"
+    bad = subprocess.run([*command, "no.json"], input=b"Once", capture_output=True, env=env)
+    assert (bad.returncode, bad.stdout) == (2, b"")
+    assert bad.stderr.startswith(b"error: no.json: no such file")
+    assert bad.stderr.count(b"\n") == 1
+
+
+def test_text_chunks_find_a_byte_in_any_block(monkeypatch, tmp_path):
+    data = ("é" * 50).encode() + b"\xff" + b"a" * 50
+    for block in (1, 2, 3, 7, 99, 100, 101, 200):
+        monkeypatch.setattr("tok.files.BLOCK", block)
+        with pytest.raises(ValueError, match=r"x: not UTF-8 at byte 100 \(0xff\)"):
+            list(text_chunks(io.BytesIO(data), "x"))
+        assert "".join(text_chunks(io.BytesIO(data[:100]), "x")) == "é" * 50
+    (tmp_path / "m").write_bytes("\ufeffa\r\n".encode())
+    assert read_text(tmp_path / "m") == "a\r\n"
+
+
+def test_a_file_is_written_whole_or_not_at_all(tmp_path):
+    write_whole(tmp_path / "a", b"1")
+    write_whole(tmp_path / "a", b"2")
+    assert (tmp_path / "a").read_bytes() == b"2"
+    with pytest.raises(OSError, match="no/a"):
+        write_whole(tmp_path / "no" / "a", b"")
+    assert [p.name for p in tmp_path.iterdir()] == ["a"]
+
+
+def test_progress_speaks_to_a_terminal_only(monkeypatch, capsys):
+    show = Progress("learning", 200)
+    show(100)
+    show.close()
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    show = Progress("learning", 200)
+    show(50)  # too early
+    show.due = 0
+    show(100)
+    show(150)  # too soon after the last
+    show.close()
+    assert capsys.readouterr().err == "\rlearning 50%\r            \r"
+
+
+def test_report(here, capsys):
+    text = " ".join(f"the {w} sat on the mat" for w in ["cat", "dog", "hen", "cow", "ass"] * 40)
+    Path("b.txt").write_text(text, "utf-8")
+    flags = ["--vocab", "260", "256", "9999", "--tokenizer", "t.json", "--plot", "p/x.svg"]
+    assert report.main(["b.txt", *flags]) == 0
+    out = capsys.readouterr().out
+    rows = [[c.strip() for c in line.split("|")[1:-1]] for line in out.splitlines() if "|" in line]
+    assert [r[0] for r in rows[2:]] == ["characters", "bytes", "bpe", "bpe", "t.json"]
+    held = text[int(len(text) * 0.9) :]
+    per_word = f"{len(held) / len(held.split()):.2f}"
+    assert rows[3] == ["bytes", "256", f"{len(held):,}", "1.00", per_word, "100.0%"]
+    full = BPETokenizer.train([text[: int(len(text) * 0.9)]], 9999, special_tokens=())
+    assert rows[5][1] == str(full.vocab_size)  # no more than the text gives
+    assert rows[5][2] == str(len(full.encode(held)))
+    assert f"longest of bpe {full.vocab_size}: " in out
+    svg = Path("p/x.svg").read_text("utf-8")
+    assert svg.count("<circle") == 3 + 3
+    assert "characters" in svg
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("a.txt --vocab 255", "vocab=255 is smaller"),
+        ("e.txt", "0 characters are too few"),
+        ("a.txt --tokenizer none.json", "none.json: no such file"),
+    ],
+)
+def test_report_mistakes(here, line, says):
+    Path("e.txt").write_bytes(b"")
+    with pytest.raises((ValueError, OSError)) as stop:
+        report.main(line.split())
+    assert says in cli.describe(stop.value)
+    assert not Path("runs").exists()
