@@ -287,6 +287,16 @@ def test_no_permission(text_file, error_of):
     assert "Permission denied" in error_of(train.main, "--data", text_file, *TOY)
 
 
+def test_a_directory_that_is_no_run_is_left_alone(text_file, error_of):
+    Path("mine").mkdir()
+    Path("mine/keep").write_text("mine", encoding="utf-8")
+    flags = ["--data", text_file, "--steps", "1", *TOY]
+    assert "mine holds other files" in error_of(train.main, *flags, "--run", "./mine/../mine")
+    assert "keep is a file" in error_of(train.main, *flags, "--run", "mine/keep")
+    assert Path("mine/keep").read_text(encoding="utf-8") == "mine"
+    assert not Path("mine-1").exists()
+
+
 def test_runs_is_a_file(text_file, error_of):
     Path("runs").write_text("in the way", encoding="utf-8")
     assert "runs" in error_of(train.main, "--data", text_file, "--steps", "1", *TOY)

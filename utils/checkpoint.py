@@ -143,7 +143,14 @@ def latest_run(root="runs") -> Path:
 
 
 def open_run(path: Path, settings: Settings, tokenizer_file, *, resume: bool) -> None:
-    """Make a run's directory, with config.yaml and tokenizer.json. An older run steps aside."""
+    """Make a run's directory, with config.yaml and tokenizer.json. An older run steps aside.
+
+    Raises ValueError if something else than a run is there.
+    """
+    if path.exists() and not path.is_dir():
+        raise ValueError(f"{path} is a file; --run names a directory")
+    if path.is_dir() and any(path.iterdir()) and not (path / "config.yaml").exists():
+        raise ValueError(f"{path} holds other files; choose another --run")
     if not resume and path.exists():
         n = next(n for n in itertools.count(1) if not path.with_name(f"{path.name}-{n}").exists())
         os.replace(path, path.with_name(f"{path.name}-{n}"))
