@@ -25,7 +25,7 @@ from utils.metrics import perplexity
 
 def parse(argv):
     """Read the flags: (config, the sweep's directory, {setting: [values]})."""
-    p = Parser(prog="sweep.py", description=__doc__)
+    p = Parser(prog="sweep.py", usage="sweep.py [--SETTING VALUE ...]", description=__doc__)
     p.add_argument("--config", default=str(DEFAULT), help="the settings to start from")
     p.add_argument("--name", help="the sweep's name (default: the config's)")
     for name, field in FIELDS.items():

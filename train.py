@@ -30,7 +30,7 @@ from utils.write import write_text
 
 def parse(argv):
     """Read flags and config: (args, settings, the run's directory)."""
-    p = Parser(prog="train.py", description=__doc__)
+    p = Parser(prog="train.py", usage="train.py [--SETTING VALUE ...]", description=__doc__)
     p.add_argument("--resume", action="store_true", help="go on from last.pt of --run")
     p.add_argument("--overfit", action="store_true", help="train on one batch only, to debug")
     add_settings(p)

@@ -74,7 +74,7 @@ def read_text(path) -> str:
 def split_text(text: str, doc_sep: str = END, share: float = 0.1) -> tuple[str, str]:
     """(train, val): cut at int(0.9 n) as nanoGPT does, or where the next document starts."""
     cut = int(len(text) * (1 - share))
-    border = text.find(doc_sep, cut) if doc_sep else -1
+    border = text.find(doc_sep, max(0, cut - len(doc_sep) + 1)) if doc_sep else -1
     if border >= 0 and text[border + len(doc_sep) :].strip():
         cut = border + len(doc_sep)
     return text[:cut], text[cut:]

@@ -27,8 +27,13 @@ def test_split_is_nanogpts():
 
 
 def test_split_waits_for_the_end_of_a_document():
-    train, val = split_text("aaaaaaaa\n\nbbbbb\n\ncc", "\n\n")
-    assert (train, val) == ("aaaaaaaa\n\nbbbbb\n\n", "cc")
+    """Also when the tenth begins within a separator, as it does for the second text."""
+    for b, c in (20, 5), (12, 2):
+        text = "a" * 8 * b + "\n\n" + "b" * b + "\n\n" + "c" * c
+        train, val = split_text(text, "\n\n", share=(c + 1) / len(text))
+        assert val == "c" * c
+        assert train + val == text
+    assert split_text("a" * 80 + "\n\n" + "b" * 20 + "\n\n" + "c" * 5, "\n\n")[1] == "ccccc"
 
 
 @given(st.text(min_size=1), st.sampled_from(["", "\n\n", END]))
@@ -181,7 +186,10 @@ def test_several_files_are_documents(tmp_path):
     prepare.main(["a", "b", "--vocab", "260", "--out", "two"])
     data = open_prepared("two")
     assert data.meta["documents"] == 2
-    assert list(data.train).count(data.tokenizer.special_tokens[END]) >= 1
+    cut = data.tokenizer.decode(data.train)
+    assert cut.startswith("file a " * 30 + END + "file b")
+    assert cut.count(END) == 1  # the second file goes on in validation, so it does not end here
+    assert data.tokenizer.decode(data.val).endswith("file b " + END)
     prepare.main(["a", "--vocab", "257", "--out", "two"])  # prepared data may be replaced
     assert open_prepared("two").meta["documents"] == 1
 

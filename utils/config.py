@@ -161,7 +161,7 @@ def write_yaml(settings: Settings, path) -> None:
 def add_settings(parser: Parser) -> None:
     """Give a parser --config and one flag per setting, grouped by section."""
     parser.add_argument(
-        "--config", metavar="YAML", help="file of settings (default configs/tiny.yaml)"
+        "--config", metavar="YAML", help="settings over these defaults (default configs/tiny.yaml)"
     )
     for section, cls in SECTIONS.items():
         group = parser.add_argument_group(section)
