@@ -79,6 +79,7 @@ def test_booleans():
 def test_data_without_config_leaves_how_tiny_is_read(tmp_path):
     """tiny.yaml divides its own text at blank lines; a text named by --data is one document."""
     assert parsed().data.doc_sep == "\n\n"
+    assert parsed("--data", "./data/tiny.txt").data.doc_sep == "\n\n"
     settings = parsed("--data", "some/where.txt")
     assert settings.data.doc_sep == "<|endoftext|>"
     assert settings.model == parsed().model

@@ -188,7 +188,9 @@ def settings_of(args, base: Path | None = None) -> Settings:
     flags = {name: value for name, value in vars(args).items() if name in FIELDS}
     config = Path(args.config or base or DEFAULT)
     values = read_yaml(config)
-    other_text = "data" in flags and config.resolve() == DEFAULT.resolve()
+    other_text = config.resolve() == DEFAULT.resolve() and (
+        Path(flags.get("data", values["data"])).resolve() != Path(values["data"]).resolve()
+    )
     if other_text:
         own = {f.name for f in fields(DataConfig)}
         values = {k: v for k, v in values.items() if k not in own}
