@@ -140,6 +140,16 @@ def test_settings_are_documented():
     assert (ROOT / "docs" / "settings.md").read_text(encoding="utf-8") == settings_table()
 
 
+def test_python_of_the_readme_runs(tmp_path, monkeypatch):
+    """Blocks of Python run as they stand, beside a my.txt."""
+    shutil.copy(ROOT / "data" / "tiny.txt", tmp_path / "my.txt")
+    monkeypatch.chdir(tmp_path)
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text("utf-8"), re.S)
+    assert blocks
+    for block in blocks:
+        exec(block, {})
+
+
 def quick(line):
     """The same command, made short: few steps, and the environment that runs the tests."""
     if "train.py" in line or "sweep.py" in line:

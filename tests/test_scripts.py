@@ -131,6 +131,8 @@ def test_eval_on_another_text(toy_run, capfd, error_of):
     theirs = json.loads(Path("runs/b/summary.json").read_text(encoding="utf-8"))["data"]
     assert theirs["name"] == "other.txt"
     assert "none.txt" in error_of(eval_script.main, "--data", "none.txt")
+    Path("other.txt").write_text("the cat sat by the red barn " * 99, encoding="utf-8")
+    assert "other.txt has changed since" in error_of(eval_script.main, "--run", "b")
 
 
 def test_plot_draws_one_run_or_several(toy_run, text_file, capfd, error_of):
