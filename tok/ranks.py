@@ -3,14 +3,14 @@
 As in `merges.py`, a word is a string with one character a token: chr(0..255) are the bytes.
 """
 
+from collections import defaultdict
 from collections.abc import Iterable
 from functools import cached_property
 from heapq import heapify, heappop, heappush
 from operator import add
 
 NEVER = 1 << 60
-SHIFT = 40
-LONG = 16  # bytes; from here on the heap beats looking at every pair again
+LONG = 20  # bytes; beyond, looking at every pair again costs more
 FIRST = chr(256)  # the token that merge 0 makes
 
 
@@ -60,26 +60,37 @@ class Ranks:
         return word
 
     def join_long(self, word: str) -> str:
-        """The same in O(n log n): a linked list of tokens, a heap of pairs by (rank, place)."""
+        """The same in O(n log n): a linked list of tokens, and for each rank the places it has."""
         rank, pair, made = self.rank.__getitem__, self.pair, self.made
         token = [*word, ""]  # "" is the end, and every place that a token to its left took over
-        before = list(range(-1, len(word) - 1))
-        after = list(range(1, len(word) + 1))
-        ranks = enumerate(map(rank, map(add, word, word[1:])))
-        todo = [k << SHIFT | i for i, k in ranks if k != NEVER]  # one int sorts faster than a tuple
+        before = list(range(-1, len(word)))
+        after = list(range(1, len(word) + 2))
+        places: dict[int, list[int]] = defaultdict(list)
+        for i, k in enumerate(map(rank, map(add, word, word[1:]))):
+            places[k].append(i)
+        todo = [k for k in places if k != NEVER]
         heapify(todo)
         while todo:
-            k, i = divmod(heappop(todo), 1 << SHIFT)
-            if not token[i] or token[i] + token[after[i]] != pair[k]:
-                continue  # another merge has taken one of the two since
-            token[i], token[after[i]] = made[k], ""
-            after[i] = j = after[after[i]]
-            if token[j]:
+            k = heappop(todo)
+            here = sorted(places.pop(k))
+            for n, i in enumerate(here):
+                if not token[i] or token[i] + token[after[i]] != pair[k]:
+                    continue  # another merge has taken one of the two since
+                token[i], token[after[i]] = made[k], ""
+                after[i] = j = after[after[i]]
                 before[j] = i
-                if (k := rank(token[i] + token[j])) != NEVER:
-                    heappush(todo, k << SHIFT | i)
-            if (j := before[i]) >= 0 and (k := rank(token[j] + token[i])) != NEVER:
-                heappush(todo, k << SHIFT | j)
+                for left, new in (
+                    (i, token[i] + token[j]),
+                    (before[i], token[before[i]] + token[i]),
+                ):
+                    if (r := rank(new)) != NEVER:
+                        if r not in places:
+                            heappush(todo, r)
+                        places[r].append(left)
+                if todo and todo[0] < k:  # only where two merges spell the same: first things first
+                    places[k] = here[n + 1 :]
+                    heappush(todo, k)
+                    break
         return "".join(token)
 
     def fits(self, a: str, b: str, limit: int = NEVER) -> bool:
