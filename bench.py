@@ -115,7 +115,7 @@ def main(argv=None):
         raise ValueError(f"runs={a.runs} must be at least 1")
     device, results = pick_device(a.device, a.dtype), []
     print(f"{device.describe()}, torch {torch.__version__}, {a.runs} runs each, in turn\n")
-    print(f"{'work':18}{'who':12}{'median':>12}{'spread':>9}{'per second':>16}{'ratio':>8}")
+    print(f"{'work':18}{'who':12}{'median':>12}{'spread':>9}{'per second':>16}{'x time':>8}")
     start = time.perf_counter()
     for name in a.only:
         for work, contenders, amount, unit in BENCHES[name](a, device):

@@ -1,6 +1,8 @@
 """Other programs, loaded from where the user keeps them, to be measured beside ours."""
 
+import contextlib
 import importlib.util
+import io
 import sys
 from pathlib import Path
 
@@ -27,9 +29,10 @@ class NanoGPT:
         spec.loader.exec_module(nano)
         n_layer, n_head, n_embd, block_size, batch_size, V = shape
         config = nano.GPTConfig(block_size, V, n_layer, n_head, n_embd, dropout=0.0, bias=False)
-        self.device, self.model = device, nano.GPT(config).to(device.device)
-        betas = (0.9, 0.99)
-        self.optimizer = self.model.configure_optimizers(0.1, 1e-3, betas, device.device.type)
+        with contextlib.redirect_stdout(io.StringIO()):  # it prints its size, into our table
+            self.device, self.model = device, nano.GPT(config).to(device.device)
+            where = device.device.type
+            self.optimizer = self.model.configure_optimizers(0.1, 1e-3, (0.9, 0.99), where)
         idx = torch.randint(V, (batch_size, block_size + 1), device=device.device)
         self.x, self.y = idx[:, :-1].contiguous(), idx[:, 1:].contiguous()
 
