@@ -234,16 +234,9 @@ def test_tiktoken_is_refused_what_it_cannot_tell():
 
 def test_tokenizers_agrees_where_two_merges_spell_the_same_bytes(tmp_path):
     tokenizers = pytest.importorskip("tokenizers")
-    merges = [
-        (b"b", b"c"),
-        (b"a", b"b"),
-        (b"ab", b"c"),
-        (b"c", b"a"),
-        (b"a", b"bc"),
-        (b"abc", b"a"),
-    ]
+    merges = [(b"b", b"c"), (b"a", b"b"), (b"ab", b"c"), (b"abc", b"a"), (b"a", b"bc")]
     vocab = {i: bytes([i]) for i in range(256)}
-    vocab |= dict(enumerate([b"bc", b"ab", b"abc", b"ca", b"abca"], 256))
+    vocab |= dict(enumerate([b"bc", b"ab", b"abc", b"abca"], 256))
     tok = BPETokenizer(vocab, merges, pattern="none")
     tok.save_hf(tmp_path / "t.json")
     peer = tokenizers.Tokenizer.from_file(str(tmp_path / "t.json"))

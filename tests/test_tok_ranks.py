@@ -83,6 +83,14 @@ def test_two_merges_that_spell_the_same_bytes_make_one_token():
         BPETokenizer({**vocab, 259: b"abc"}, merges)
 
 
+def test_a_merge_that_spells_again_gives_way_to_an_earlier_one():
+    """The first abc, made late by (a, bc), joins the next a before the second abc is made."""
+    merges = [(b"b", b"c"), (b"a", b"b"), (b"ab", b"c"), (b"abc", b"a"), (b"a", b"bc")]
+    ranks = Ranks(merges)
+    assert ranks.join("abcabc") == one_at_a_time(ranks, "abcabc")
+    assert ranks.join("abcabc") == ranks.char["abca"] + ranks.char["bc"]
+
+
 @pytest.mark.parametrize(
     ("merges", "says"),
     [
