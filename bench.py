@@ -3,6 +3,7 @@
     python bench.py                             # two minutes
     python bench.py --only train attention
     python bench.py --nanogpt ../nanoGPT        # a checkout of nanoGPT, in the same run
+    python bench.py --only tokenizer --peers --text my.txt --vocab 4096
 
 Prints a table for people and, last, one line of JSON for machines.
 """
@@ -22,10 +23,11 @@ from utils.config import OptimConfig
 from utils.device import pick_device
 from utils.log import machine
 from utils.optim import make_optimizer
-from utils.peers import NanoGPT
+from utils.peers import NanoGPT, learn_with_tokenizers
 from utils.step import train_step
 from utils.timing import peak_memory, summary, take_turns
 
+TINY = Path(__file__).parent / "data" / "tiny.txt"
 SHAPES = {  # name: (layers, heads, d_model, block_size, batch_size, vocab_size)
     "4x128": (4, 4, 128, 64, 12, 65),
     "6x384": (6, 6, 384, 256, 8, 65),
@@ -82,12 +84,18 @@ def bench_attention(a, device):
 
 
 def bench_tokenizer(a, device):
-    """Learn 1,000 tokens from data/tiny.txt; encode it, each time with a fresh cache."""
-    text = read_text(Path(__file__).parent / "data" / "tiny.txt")
-    learnt = tok.BPETokenizer.train([text], 1000)
-    parts = learnt.vocab, learnt.merges, learnt.special_tokens
-    train = {"llm-tiny": lambda: tok.BPETokenizer.train([text], 1000)}
-    encode = {"llm-tiny": lambda: tok.BPETokenizer(*parts).encode(text)}
+    """Learn and encode --text; the first call spells each different word, later ones look it up."""
+    text = read_text(a.text)
+    learnt = tok.BPETokenizer.train([text], a.vocab, workers=a.workers)
+    train = {"llm-tiny": lambda: tok.BPETokenizer.train([text], a.vocab, workers=a.workers)}
+    encode = {
+        "llm-tiny": lambda: sum(map(len, learnt.encode_blocks([text], workers=a.workers))),
+        "first call": lambda: tok.BPETokenizer(learnt.vocab, learnt.merges).encode(text),
+    }
+    if a.peers:
+        train["tokenizers"] = lambda: learn_with_tokenizers(text, a.vocab)
+        peer = learnt.to_tiktoken()
+        encode["tiktoken"] = lambda: peer.encode_ordinary(text)
     megabytes = len(text.encode()) / 1e6
     yield "BPE train", train, megabytes, "MB/s"
     yield "BPE encode", encode, megabytes, "MB/s"
@@ -107,6 +115,10 @@ def main(argv=None):
     p.add_argument("--only", nargs="+", choices=BENCHES, default=list(BENCHES), help="which ones")
     p.add_argument("--runs", type=int, default=15, help="counted rounds (default 15)")
     p.add_argument("--nanogpt", metavar="DIR", help="a checkout of nanoGPT to measure beside")
+    p.add_argument("--peers", action="store_true", help="tokenizers and tiktoken beside ours")
+    p.add_argument("--text", default=TINY, help="for the tokenizer (default data/tiny.txt)")
+    p.add_argument("--vocab", type=int, default=1000, help="tokens to learn (default 1000)")
+    p.add_argument("--workers", type=int, default=1, help="processes of the tokenizer (default 1)")
     p.add_argument("--compile", action="store_true", help="measure torch.compile, too")
     p.add_argument("--device", default="auto", help="auto, cpu, cuda, mps")
     p.add_argument("--dtype", default="auto", help="auto, float32, bfloat16, float16")

@@ -50,3 +50,21 @@ class NanoGPT:
         """Generate after a prompt of one token."""
         self.model.eval()
         self.model.generate(torch.zeros_like(self.x[:1, :1]), tokens)
+
+
+def learn_with_tokenizers(text: str, vocab: int):
+    """Learn a byte-level BPE with Hugging Face's tokenizers. ValueError if it is not installed."""
+    try:
+        import tokenizers as hf
+    except ImportError:
+        raise ValueError("tokenizers is not installed; pip install -e '.[peers]'") from None
+    learnt = hf.Tokenizer(hf.models.BPE())
+    learnt.pre_tokenizer = hf.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    trainer = hf.trainers.BpeTrainer(
+        vocab_size=vocab,
+        special_tokens=["<|endoftext|>"],
+        initial_alphabet=hf.pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    learnt.train_from_iterator([text], trainer)
+    return learnt
