@@ -5,6 +5,7 @@ BIN = $(VENV)/bin
 RUN ?=
 CFG ?= configs/tiny.yaml
 PROMPT ?= Once upon a time
+export PROMPT # through the environment: a quote in it does no harm
 VOCAB ?= 1000
 TEXT ?= data/tiny.txt
 ARGS ?=
@@ -32,7 +33,7 @@ train: $(VENV)/.installed ## train: CFG=configs/tiny.yaml ARGS="--steps 500"
 	$(BIN)/python train.py --config $(CFG) $(ARGS)
 
 sample: $(VENV)/.installed ## write: PROMPT="Once upon a time" RUN=tiny ARGS="--temp 0.7"
-	@$(BIN)/python sample.py $(if $(RUN),--run $(RUN)) --prompt "$(PROMPT)" $(ARGS)
+	@$(BIN)/python sample.py $(if $(RUN),--run $(RUN)) --prompt "$$PROMPT" $(ARGS)
 
 eval: $(VENV)/.installed ## score: RUN=tiny
 	@$(BIN)/python eval.py $(if $(RUN),--run $(RUN)) $(ARGS)

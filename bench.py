@@ -1,11 +1,11 @@
-"""Measure training, writing, attention and the tokenizer. Contenders take turns; medians count.
+"""Measure training, writing, attention, the tokenizer: a table, and last a line of JSON.
 
     python bench.py                             # two minutes
     python bench.py --only train attention
     python bench.py --nanogpt ../nanoGPT        # a checkout of nanoGPT, in the same run
     python bench.py --only tokenizer --peers --text my.txt --vocab 4096
 
-Prints a table for people and, last, one line of JSON for machines.
+Contenders take turns, and medians count.
 """
 
 import json
@@ -88,9 +88,10 @@ def bench_tokenizer(a, device):
     text = read_text(a.text)
     learnt = tok.BPETokenizer.train([text], a.vocab, workers=a.workers)
     train = {"llm-tiny": lambda: tok.BPETokenizer.train([text], a.vocab, workers=a.workers)}
+    parts = learnt.vocab, learnt.merges, learnt.special_tokens
     encode = {
         "llm-tiny": lambda: sum(map(len, learnt.encode_blocks([text], workers=a.workers))),
-        "first call": lambda: tok.BPETokenizer(learnt.vocab, learnt.merges).encode(text),
+        "first call": lambda: tok.BPETokenizer(*parts).encode(text),
     }
     if a.peers:
         train["tokenizers"] = lambda: learn_with_tokenizers(text, a.vocab)
@@ -125,10 +126,9 @@ def main(argv=None):
     a = p.parse_args(argv)
     if a.runs < 1:
         raise ValueError(f"runs={a.runs} must be at least 1")
-    device, results = pick_device(a.device, a.dtype), []
+    device, results, start = pick_device(a.device, a.dtype), [], time.perf_counter()
     print(f"{device.describe()}, torch {torch.__version__}, {a.runs} runs each, in turn\n")
     print(f"{'work':18}{'who':12}{'median':>12}{'spread':>9}{'per second':>16}{'x time':>8}")
-    start = time.perf_counter()
     for name in a.only:
         for work, contenders, amount, unit in BENCHES[name](a, device):
             first = None

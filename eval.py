@@ -39,14 +39,15 @@ def open_text(a, path, checkpoint):
         same_data(checkpoint["data"], data.meta)
     elif data.meta["tokenizer_sha256"] != checkpoint["data"]["tokenizer_sha256"]:
         raise ValueError(f"{a.data} was prepared with another tokenizer; give the text itself")
-    check_length(data.train, 1, "training")
-    check_length(data.val, 1, "validation")
+    check_length(data)
     return data
 
 
 def main(argv=None):
     """Print and keep val_loss, ppl and bits per byte, of the model and of the floors."""
     a = parse(argv)
+    if a.batch_size < 1:
+        raise ValueError(f"batch_size={a.batch_size} must be at least 1")
     path = run_dir(a.run) if a.run else latest_run()
     device = pick_device(a.device, a.dtype)
     model, tokenizer, checkpoint = load_model(path, a.ckpt)
@@ -67,7 +68,9 @@ def main(argv=None):
         name: {"val_loss": s.loss, "ppl": s.ppl, "bits_per_byte": s.bits_per_byte}
         for name, s in scores.items()
     }
-    write_json(path / "eval.json", {"checkpoint": a.ckpt, "step": checkpoint["step"], **values})
+    text = {"text": data.meta["name"], "text_sha256": data.meta["text_sha256"]}
+    where = {"checkpoint": a.ckpt, "step": checkpoint["step"], **text}
+    write_json(path / ("eval-other.json" if a.data else "eval.json"), {**where, **values})
 
 
 if __name__ == "__main__":

@@ -36,6 +36,8 @@ def note(text):
 def main(argv=None):
     """Print the prompt and its continuation as it is made."""
     a = parse(argv)
+    if a.top_k < 0:
+        raise ValueError(f"top_k={a.top_k} must be 0 (every token) or more")
     path = run_dir(a.run) if a.run else latest_run()
     device = pick_device(a.device).device
     model, tokenizer, checkpoint = load_model(path, a.ckpt)

@@ -38,10 +38,15 @@ def parse(argv):
     return a.config, Path("runs") / f"sweep-{a.name or Path(a.config).stem}", grid
 
 
+def flags_of(config, path, values) -> list[str]:
+    """What train.py is called with for one combination."""
+    flags = ["--config", config, "--run", str(path), "--sample", "0"]
+    return flags + [x for name, value in values.items() for x in (f"--{name}", str(value))]
+
+
 def train_one(config, path, values) -> dict:
     """Train one combination, unless it has been with the same settings, and give its summary."""
-    flags = ["--config", config, "--run", str(path), "--sample", "0"]
-    flags += [x for name, value in values.items() for x in (f"--{name}", str(value))]
+    flags = flags_of(config, path, values)
     _, settings, path = train.parse(flags)
     summary = path / "summary.json"
     if summary.exists():
@@ -98,6 +103,8 @@ def main(argv=None):
     """Train the grid, write results.csv after every run, print the table."""
     config, path, grid = parse(argv)
     combinations = [dict(zip(grid, v, strict=True)) for v in itertools.product(*grid.values())]
+    for values in combinations:  # an impossible one is refused before hours of others
+        train.parse(flags_of(config, path, values))
     results = []
     for i, values in enumerate(combinations, 1):
         name = ",".join(f"{k}={v}" for k, v in values.items() if len(grid[k]) > 1)

@@ -10,6 +10,7 @@ python train.py --overfit --steps 200               # one batch, again and again
 import math
 import sys
 from dataclasses import asdict, replace
+from shlex import quote
 
 import torch
 
@@ -21,7 +22,7 @@ from utils.checkpoint import TrainState, load_checkpoint, open_run
 from utils.config import add_settings, flat, run_dir, settings_of
 from utils.device import compiled, pick_device
 from utils.interrupt import Interrupt
-from utils.log import Log
+from utils.log import Log, headlines
 from utils.metrics import evaluate
 from utils.optim import lr_at, make_optimizer
 from utils.step import train_step
@@ -48,8 +49,7 @@ def begin(settings, data, device) -> TrainState:
     """A fresh model, with what trains it."""
     torch.manual_seed(settings.train.seed)
     config = replace(settings.model, vocab_size=data.tokenizer.vocab_size)
-    check_length(data.train, config.block_size, "training")
-    check_length(data.val, 1, "validation")
+    check_length(data, config.block_size)
     model = TinyGPT(config).to(device.device)
     optimizer = make_optimizer(model, settings.optim)
     return TrainState(model, optimizer, device.scaler(), flat(settings), data.meta)
@@ -73,11 +73,11 @@ def train(state, settings, data, device, path, log, *, overfit, stop) -> None:
             if not math.isfinite(score.loss):
                 raise FloatingPointError(f"validation loss {score.loss}")
             best = score.loss < state.best_val_loss
+            log.score(state.step, score, best)
             if best:
                 state.best_val_loss, state.best_step = score.loss, state.step
                 state.save(path / "best.pt", log.state())
             state.save(path / "last.pt", log.state())
-            log.score(state.step, score, best)
             if s.sample and state.step < s.steps:
                 log.say("    " + story(state, data, s.sample).replace("\n", "\n    "))
         if state.step >= s.steps or stop.signal:
@@ -113,31 +113,31 @@ def main(argv=None):
 
     tokens_per_step = s.batch_size * s.accum * state.model.config.block_size
     with Log(path, s, tokens_per_step, state.step, checkpoint and checkpoint["log"]) as log:
-        log.say(f"run     {path}" + (f", from step {state.step}" if state.step else ""))
-        log.say(
-            f"data    {settings.data.data}: {len(data.train):,} training tokens, "
-            f"{len(data.val):,} for validation, vocabulary {data.tokenizer.vocab_size:,}"
-        )
-        log.say(f"model   {state.model.n_params():,} parameters")
-        log.say(f"device  {device.describe()}")
-        log.say(f"steps   {s.steps:,} of {tokens_per_step:,} tokens")
-        if settings.optim.warmup >= s.steps:
-            log.say(f"note: warmup={settings.optim.warmup} steps, so lr is never reached")
+        for line in headlines(path, settings, data, state, device):
+            log.say(line)
         try:
             with Interrupt() as stop:
                 train(state, settings, data, device, path, log, overfit=args.overfit, stop=stop)
         except FloatingPointError as e:
-            print(f"error: step {state.step}: {e}; lower --lr, and --resume", file=sys.stderr)
+            again = "and --resume" if (path / "last.pt").exists() else "and start again"
+            print(f"error: step {state.step}: {e}; lower --lr, {again}", file=sys.stderr)
             return 3
+        except BrokenPipeError:  # nobody reads what we say: keep what was learnt
+            state.save(path / "last.pt", log.state())
+            raise
         if stop.signal and state.step < s.steps:
             state.save(path / "last.pt", log.state())
-            again = "" if args.overfit else f"; go on: python train.py --run {path} --resume"
+            again = (
+                ""
+                if args.overfit
+                else f"; go on: python train.py --run {quote(str(path))} --resume"
+            )
             log.say(f"stopped at step {state.step}{again}")
             return 128 + stop.signal
         log.summary(state)
         if s.sample:
             log.say("\n" + story(state, data, 400))
-            log.say(f"\nnext: python sample.py --run {path}")
+            log.say(f"\nnext: python sample.py --run {quote(str(path))}")
     return 0
 
 

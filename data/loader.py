@@ -35,8 +35,8 @@ def open_prepared(path) -> Prepared:
             raise ValueError(f"{path} has format {meta['version']}, not 1; prepare it again")
         train, val = (open_tokens(path, meta, split) for split in ("train", "val"))
         return Prepared(path, train, val, tok.load(path / "tokenizer.json"), meta)
-    except (KeyError, json.JSONDecodeError, FileNotFoundError) as e:
-        raise ValueError(f"{path} is not whole prepared data ({e}); prepare it again") from None
+    except (KeyError, TypeError, json.JSONDecodeError, FileNotFoundError) as e:
+        raise ValueError(f"{path} is not whole prepared data ({e}); delete and remake it") from None
 
 
 def open_tokens(path: Path, meta: dict, split: str) -> np.ndarray:
@@ -44,17 +44,20 @@ def open_tokens(path: Path, meta: dict, split: str) -> np.ndarray:
     file, n, dtype = path / f"{split}.bin", meta[f"{split}_tokens"], np.dtype(meta["dtype"])
     if file.stat().st_size != n * dtype.itemsize:
         raise ValueError(
-            f"{file} has {file.stat().st_size} bytes, not {n} tokens; prepare it again"
+            f"{file} has {file.stat().st_size} bytes, not {n} tokens; delete and remake {path}"
         )
     return np.memmap(file, dtype=dtype, mode="r") if n else np.empty(0, dtype)
 
 
-def check_length(tokens: np.ndarray, block_size: int, split: str) -> None:
-    """Raise ValueError if no window of block_size tokens and its targets fits."""
-    if len(tokens) <= block_size:
+def check_length(data: Prepared, block_size: int = 1) -> None:
+    """Raise ValueError if no window of block_size tokens and its targets fits the training text."""
+    for split, tokens in ("training", data.train), ("validation", data.val):
+        if len(tokens) < 2:
+            raise ValueError(f"the {split} text has {len(tokens)} tokens; give a longer text")
+    if len(data.train) <= block_size:
         raise ValueError(
-            f"{split} text has {len(tokens)} tokens, too short for block_size={block_size}; "
-            f"give more text or --block_size {max(1, len(tokens) - 1)} or less"
+            f"the training text has {len(data.train)} tokens, too short for "
+            f"block_size={block_size}; give more text or --block_size {len(data.train) - 1} or less"
         )
 
 

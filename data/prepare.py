@@ -24,9 +24,8 @@ import tok
 from tok.cli import Parser, run
 from tok.files import as_text
 
-FORMAT = (
-    1  # of the directory; part of the cache key, so raise it when the same input gives other bytes
-)
+FORMAT = 1  # part of the cache's key: raise it when the same input gives other bytes
+OURS = {"train.bin", "val.bin", "tokenizer.json", "meta.json"}
 END = "<|endoftext|>"
 HERE = Path(__file__).parent
 CACHE, DOWNLOADS = HERE / "prepared", HERE / "downloads"
@@ -80,6 +79,11 @@ def split_text(text: str, doc_sep: str = END, share: float = 0.1) -> tuple[str, 
     return text[:cut], text[cut:]
 
 
+def unescape(sep: str) -> str:
+    r"""A separator as a shell hands it over: backslash and n, two characters, mean a line's end."""
+    return sep.replace(r"\n", "\n").replace(r"\t", "\t")
+
+
 def documents(text: str, doc_sep: str) -> list[str]:
     """Divide a text at doc_sep, blank documents left out; with no doc_sep it is one document."""
     return [d for d in text.split(doc_sep) if d.strip()] if doc_sep else [text]
@@ -99,9 +103,7 @@ def encode_text(tokenizer, text: str, doc_sep: str, *, ends: bool, cut: bool) ->
 
 def make_tokenizer(kind: str, vocab: int, train: Iterable[str], val: Iterable[str], *, ends: bool):
     """Train a `char` or `bpe` tokenizer, or load the one at the path `kind`."""
-    if (
-        kind == "char"
-    ):  # every character must have an id; merges, though, are learnt from training text only
+    if kind == "char":  # each must have an id; merges, though, are learnt from training text only
         specials = (END,) if ends else ()
         return tok.CharTokenizer.train([*train, *val], special_tokens=specials)
     if kind == "bpe":
@@ -161,8 +163,10 @@ def check_out(out: Path) -> None:
     """Raise ValueError unless `out` is free, empty, or prepared data that may be replaced."""
     if out.exists() and not out.is_dir():
         raise ValueError(f"{out} is a file; --out names a directory")
-    if out.is_dir() and any(out.iterdir()) and not (out / "meta.json").exists():
+    if out.is_dir() and {p.name for p in out.iterdir()} not in (set(), OURS):
         raise ValueError(f"{out} holds other files; choose a new directory for --out")
+    if out.resolve() == Path.cwd():
+        raise ValueError(f"{out} is the working directory; choose another --out")
 
 
 def replace_dir(new: Path, out: Path) -> None:
@@ -201,14 +205,18 @@ def prepared(data, *, tokenizer="bpe", vocab=1000, doc_sep=END) -> Path:
             f"{data} has no meta.json; give a text file, or run python -m data.prepare"
         )
     text = read_text(data)
+    doc_sep = unescape(doc_sep)
     given = Path(tokenizer).read_bytes() if Path(tokenizer).is_file() else tokenizer.encode()
     key = json.dumps([FORMAT, sha256(text.encode()), sha256(given), vocab, doc_sep])
     out = CACHE / f"{data.stem}-{sha256(key.encode())[:12]}"
     if not (out / "meta.json").exists():
         train, val = split_text(text, doc_sep)
-        write_prepared(
-            out, train, val, tokenizer=tokenizer, vocab=vocab, doc_sep=doc_sep, name=data.name
-        )
+        shapes = {"tokenizer": tokenizer, "vocab": vocab, "doc_sep": doc_sep, "name": data.name}
+        try:
+            write_prepared(out, train, val, **shapes)
+        except OSError:
+            if not (out / "meta.json").exists():
+                raise  # else another process has just made the same
     return out
 
 
@@ -240,12 +248,12 @@ def check_sha256(raw: bytes, source: Source, where) -> None:
         )
 
 
-def known_texts(name: str, path) -> tuple[str, str]:
+def known_texts(name: str, path, doc_sep: str) -> tuple[str, str]:
     """(train, val) of a known source whose file lies at `path`."""
     source, raw = SOURCES[name], Path(path).read_bytes()
     check_sha256(raw, source, path)
     if source.members is None:
-        return split_text(clean_text(raw, name))
+        return split_text(clean_text(raw, name), doc_sep)
     with zipfile.ZipFile(path) as z:
         train, val = (clean_text(z.read(m), m) for m in source.members)
     return train, val
@@ -263,16 +271,17 @@ def main(argv=None):
     p.add_argument("--doc_sep", default=END, help=f"what divides documents (default {END})")
     p.add_argument("--out", required=True, metavar="DIR", help="the directory to write")
     a = p.parse_args(argv)
-    doc_sep = a.doc_sep.encode().decode("unicode_escape")  # a shell hands over \n as two characters
+    doc_sep = unescape(a.doc_sep)
     check_out(Path(a.out))
     name = a.source[0]
     if name in SOURCES and len(a.source) == 1:
-        train, val = known_texts(name, a.copy or fetch(name))
+        train, val = known_texts(name, a.copy or fetch(name), doc_sep)
     elif a.copy:
         raise ValueError(f"--from goes with {' or '.join(SOURCES)}, not {name}; drop it")
     else:
         texts = [read_text(path) for path in a.source]
         train, val = split_text((doc_sep or END).join(texts), doc_sep)
+        name = " ".join(a.source)
     meta = write_prepared(
         a.out, train, val, tokenizer=a.tokenizer, vocab=a.vocab, doc_sep=doc_sep, name=name
     )

@@ -1,6 +1,7 @@
 """utils/config.py: one declaration per setting."""
 
 import dataclasses
+from pathlib import Path
 
 import pytest
 import yaml
@@ -76,9 +77,11 @@ def test_booleans():
     assert parsed("--compile", "True").train.compile is True
 
 
-def test_data_without_config_leaves_how_tiny_is_read(tmp_path):
+def test_data_without_config_leaves_how_tiny_is_read(monkeypatch):
     """tiny.yaml divides its own text at blank lines; a text named by --data is one document."""
     assert parsed().data.doc_sep == "\n\n"
+    assert Path(parsed().data.data).is_file()  # also when called from another directory
+    monkeypatch.chdir(Path(__file__).parent.parent)
     assert parsed("--data", "./data/tiny.txt").data.doc_sep == "\n\n"
     settings = parsed("--data", "some/where.txt")
     assert settings.data.doc_sep == "<|endoftext|>"
@@ -102,7 +105,10 @@ def test_run_dir():
         ({"n_layer": 2.5}, "n_layer=2.5 is not a whole number"),
         ({"n_layer": True}, "n_layer=True is not a whole number"),
         ({"n_layer": None}, "not a whole number"),
-        ({"lr": [1]}, "not a number"),
+        ({"lr": [1]}, "not a finite number"),
+        ({"lr": "nan"}, "not a finite number"),
+        ({"grad_clip": ".inf"}, "not a finite number"),
+        ({"seed": 2**64}, "seed=18446744073709551616"),
         ({"bias": 3}, "bias=3 is not true or false"),
         ({"data": ["a"]}, "is not text"),
         ({"pos": "learnt"}, "pos='learnt' is not one of learned, rope"),

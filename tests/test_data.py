@@ -4,6 +4,7 @@ import hashlib
 import json
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -213,11 +214,13 @@ def test_bad_arguments(tmp_path, error_of, text_file):
     (tmp_path / "dir").mkdir()
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "mine").write_text("keep", encoding="utf-8")
+    (tmp_path / "full" / "meta.json").write_text("{}", encoding="utf-8")  # not ours alone
     main = prepare.main
     assert "missing.txt" in error_of(main, "missing.txt", "--out", "o")
     assert "is a directory" in error_of(main, "dir", "--out", "o")
     assert "holds other files" in error_of(main, text_file, "--out", "full")
     assert "is a file" in error_of(main, text_file, "--out", text_file)
+    assert "holds other files" in error_of(main, text_file, "--out", ".")
     assert "--vocab" in error_of(main, text_file, "--vocb", "300", "--out", "o")
     assert "256" in error_of(main, text_file, "--vocab", "100", "--out", "o")
     assert "neither char nor bpe" in error_of(main, text_file, "--tokenizer", "bpx", "--out", "o")
@@ -238,6 +241,9 @@ def test_damaged_directories_are_refused(text_file):
     meta = json.loads((path / "meta.json").read_text(encoding="utf-8"))
     (path / "meta.json").write_text(json.dumps({**meta, "version": 99}), encoding="utf-8")
     with pytest.raises(ValueError, match="format 99"):
+        open_prepared(path)
+    (path / "meta.json").write_text("[]", encoding="utf-8")
+    with pytest.raises(ValueError, match="not whole prepared data"):
         open_prepared(path)
     with pytest.raises(ValueError, match=r"no meta\.json"):
         prepared(text_file.parent)
@@ -276,8 +282,11 @@ def test_the_shortest_text_that_fits():
     tokens = np.arange(5, dtype=np.uint16)
     x, _ = batch_at(tokens, 0, block_size=4, batch_size=2, seed=0)
     assert x.tolist() == [[0, 1, 2, 3]] * 2
+    short = SimpleNamespace(train=tokens[:4], val=tokens)
     with pytest.raises(ValueError, match="--block_size 3 or less"):
-        check_length(tokens[:4], 4, "training")
+        check_length(short, 4)
+    with pytest.raises(ValueError, match="validation text has 1 tokens; give a longer text"):
+        check_length(SimpleNamespace(train=tokens, val=tokens[:1]))
 
 
 @given(st.integers(2, 60), st.integers(1, 7), st.integers(1, 4))

@@ -174,7 +174,7 @@ def test_commands_of_the_readme_run(tmp_path):
         shutil.copy2(ROOT / name, tmp_path / name)
     shutil.copy(ROOT / "data" / "tiny.txt", tmp_path / "my.txt")
     env = {k: v for k, v in os.environ.items() if not k.startswith("COV")}
-    for document, line in commands():
+    for _, line in commands():
         if line in ("make test", "make lint", "make test-slow"):
             continue
         if "data.prepare shakespeare" in line:  # no network here: the shape of the command counts

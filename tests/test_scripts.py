@@ -83,7 +83,7 @@ def test_sample_refuses(toy_run, error_of, capfd):
     for args, words in [
         (["--temp", "-1"], "temperature=-1.0 must be 0"),
         (["--temp", "nan"], "temperature=nan"),
-        (["--top_k", "-1"], "top_k=-1 must be at least 1"),
+        (["--top_k", "-1"], "top_k=-1 must be 0 (every token) or more"),
         (["--top_p", "1.5"], "top_p=1.5 must be in (0, 1]"),
         (["--steps", "-3"], "steps=-3"),
         (["--steps", "few"], "--steps"),
@@ -92,6 +92,9 @@ def test_sample_refuses(toy_run, error_of, capfd):
         (["--device", "tpu"], "device='tpu' is unknown"),
     ]:
         assert words in error_of(sample.main, *args)
+    kept = (toy_run / "tokenizer.json").read_bytes()
+    (toy_run / "tokenizer.json").write_bytes(kept + b"\n")
+    assert "is not the one that the model learnt with" in error_of(sample.main)
     (toy_run / "tokenizer.json").unlink()
     assert "has no tokenizer.json" in error_of(sample.main)
     (toy_run / "best.pt").unlink()
@@ -131,6 +134,7 @@ def test_eval_on_another_text(toy_run, capfd, error_of):
     theirs = json.loads(Path("runs/b/summary.json").read_text(encoding="utf-8"))["data"]
     assert theirs["name"] == "other.txt"
     assert "none.txt" in error_of(eval_script.main, "--data", "none.txt")
+    assert "batch_size=0" in error_of(eval_script.main, "--batch_size", "0")
     Path("other.txt").write_text("the cat sat by the red barn " * 99, encoding="utf-8")
     assert "other.txt has changed since" in error_of(eval_script.main, "--run", "b")
 
@@ -178,8 +182,11 @@ def test_sweep_ranks_and_goes_on_where_it_stopped(text_file, capfd, error_of, mo
     )  # other steps: not the same runs; and diverged
     flags[flags.index("--steps") + 1] = "9"
     assert "inf" in said(capfd, sweep.main, *flags)
+    assert "try d_model" in error_of(
+        sweep.main, *flags[:-3], "--n_head", "2", "3"
+    )  # before training
     assert "nothing to compare" in error_of(sweep.main, "--lr", "1e-3")
-    assert "lr='x' is not a number" in error_of(sweep.main, "--lr", "x", "1")
+    assert "lr='x' is not a finite number" in error_of(sweep.main, "--lr", "x", "1")
 
 
 def test_contenders_take_turns():

@@ -297,6 +297,49 @@ def test_a_directory_that_is_no_run_is_left_alone(text_file, error_of):
     assert not Path("mine-1").exists()
 
 
+def test_a_run_under_way_is_not_taken_over(toy_run, text_file, error_of):
+    """Two trainings of one name would write into each other's directory."""
+    code = "import sys; from utils.checkpoint import hold; f = open(sys.argv[1], 'a')\n"
+    code += "print(hold(f), flush=True); sys.stdin.read()"
+    held = subprocess.Popen(
+        [sys.executable, "-c", code, toy_run / "metrics.csv"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        cwd=ROOT,
+    )
+    assert held.stdout.readline().strip() == b"True"
+    flags = ["--data", text_file, "--steps", "1", *TOY]
+    assert "is being trained by another process" in error_of(train.main, *flags)
+    assert "is being trained by another process" in error_of(
+        train.main, "--run", "my", "--resume", "--steps", "9"
+    )
+    held.communicate()
+    assert train.main([str(flag) for flag in flags]) == 0
+
+
+def test_a_full_disk_is_one_line(toy_run, text_file, error_of, monkeypatch):
+    def full(*_):
+        raise RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos")
+
+    kept = (toy_run / "last.pt").read_bytes()
+    monkeypatch.setattr(torch, "save", full)
+    said = error_of(train.main, "--run", "my", "--resume", "--steps", "9")
+    assert "cannot write runs/my/best.pt; is the disk full?" in said
+    assert (toy_run / "last.pt").read_bytes() == kept
+
+
+def test_a_reader_that_leaves_keeps_what_was_learnt(text_file, monkeypatch):
+    """`train.py | head -1`: the run stops, but last.pt is there to go on from."""
+
+    def gone(*_, **__):
+        raise BrokenPipeError
+
+    monkeypatch.setattr(train, "train", gone)
+    with pytest.raises(BrokenPipeError):
+        train.main(["--data", str(text_file), *TOY])
+    assert load_checkpoint("runs/my/last.pt")["step"] == 0
+
+
 def test_runs_is_a_file(text_file, error_of):
     Path("runs").write_text("in the way", encoding="utf-8")
     assert "runs" in error_of(train.main, "--data", text_file, "--steps", "1", *TOY)

@@ -2,6 +2,7 @@
 
 import argparse
 import difflib
+import io
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -14,6 +15,7 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, **kwargs: Any):
         kwargs.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
         super().__init__(allow_abbrev=False, **kwargs)
+        self.add_argument("--debug", action="store_true", help="show the traceback of an error")
 
     def error(self, message: str) -> NoReturn:
         """Raise ValueError: `run` prints it in one line."""
@@ -46,6 +48,9 @@ def run(main: Callable[[Sequence[str] | None], int | None]) -> NoReturn:
     `--debug` anywhere on the command line shows the traceback instead.
     """
     args = [a for a in sys.argv[1:] if a != "--debug"]
+    for stream in (sys.stdout, sys.stderr):  # a terminal that lacks a letter shows "?", and goes on
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
     try:
         status = main(args) or 0
         sys.stdout.flush()

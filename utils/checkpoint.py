@@ -5,6 +5,7 @@ import math
 import os
 import pickle
 import shutil
+import sys
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,9 @@ from typing import Any
 import torch
 
 import tok
+from data.prepare import sha256
 from model import GPTConfig, TinyGPT
+from tok.files import beside
 from utils.config import Settings, write_yaml
 
 VERSION = 1
@@ -22,13 +25,9 @@ KEYS = ("version", "model_config", "settings", "data", "step", *PARTS)
 
 def atomic(path, write) -> None:
     """Call write(temporary), then put the temporary in the place of path: never half a file."""
-    path = Path(path)
-    part = path.with_name(f".{path.name}.part")
-    try:
+    with beside(path) as part:
         write(part)
         os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def rng_state() -> dict[str, Any]:
@@ -57,7 +56,7 @@ def load_checkpoint(path) -> dict[str, Any]:
         except (RuntimeError, EOFError, OSError, pickle.UnpicklingError) as e:
             why = str(e).strip().split("\n")[0][:60]
             raise ValueError(f"{path} is not a whole checkpoint ({why}); retrain") from None
-    missing = [key for key in KEYS if key not in checkpoint]
+    missing = [key for key in KEYS if not isinstance(checkpoint, dict) or key not in checkpoint]
     if missing:
         raise ValueError(f"{path} is not a checkpoint of llm-tiny: it has no {missing[0]!r}")
     if checkpoint["version"] != VERSION:
@@ -71,12 +70,18 @@ def load_model(run: Path, which: str = "best") -> tuple[TinyGPT, Any, dict[str, 
     """Load a run's best.pt or last.pt: (model on the CPU, tokenizer, the whole checkpoint)."""
     if not run.is_dir():
         raise ValueError(f"no run {run}; train it: python train.py --run {run.name}")
-    checkpoint = load_checkpoint(run / f"{which}.pt")
-    model = TinyGPT(GPTConfig(**checkpoint["model_config"]))
-    model.load_state_dict(checkpoint["model"])  # strict
-    if not (run / "tokenizer.json").exists():
+    checkpoint, file = load_checkpoint(run / f"{which}.pt"), run / "tokenizer.json"
+    try:
+        model = TinyGPT(GPTConfig(**checkpoint["model_config"]))
+        model.load_state_dict(checkpoint["model"])  # strict
+    except (TypeError, RuntimeError) as e:
+        why = str(e).split("\n")[0]
+        raise ValueError(f"{run}/{which}.pt does not fit this program ({why}); retrain") from None
+    if not file.exists():
         raise ValueError(f"{run} has no tokenizer.json; copy that of its data there")
-    return model, tok.load(run / "tokenizer.json"), checkpoint
+    if sha256(file.read_bytes()) != checkpoint["data"]["tokenizer_sha256"]:
+        raise ValueError(f"{file} is not the one that the model learnt with; bring that back")
+    return model, tok.load(file), checkpoint
 
 
 def same_data(then: dict[str, Any], now: dict[str, Any]) -> None:
@@ -113,7 +118,10 @@ class TrainState:
             **parts,
             **values,
         }
-        atomic(path, lambda part: torch.save(checkpoint, part))
+        try:
+            atomic(path, lambda part: torch.save(checkpoint, part))
+        except RuntimeError as e:  # torch's word for a disk that is full
+            raise OSError(f"cannot write {path}; is the disk full? ({str(e)[:60]})") from None
 
     def load(self, checkpoint: dict[str, Any]) -> None:
         """Become what the checkpoint holds. ValueError if it is of another model or text."""
@@ -136,10 +144,32 @@ class TrainState:
 
 def latest_run(root="runs") -> Path:
     """Find the run whose checkpoint is newest. Raises ValueError if no run has one."""
-    found = [p for name in ("best.pt", "last.pt") for p in Path(root).glob(f"**/{name}")]
+    found = [p for name in ("best.pt", "last.pt") for p in Path(root).glob(f"*/{name}")]
+    found = [p for p in found if not p.parent.name.endswith("-overfit")]
     if not found:
         raise ValueError(f"no run with a checkpoint under {root}/; train one: python train.py")
     return max(found, key=lambda p: p.stat().st_mtime).parent
+
+
+def in_use(path: Path) -> bool:
+    """Whether a training that is under way holds this metrics.csv."""
+    if not path.exists():
+        return False
+    with open(path, "a", encoding="utf-8") as file:
+        return not hold(file)
+
+
+def hold(file) -> bool:
+    """Lock an open file for this process, as long as it is open; False if another one has."""
+    if sys.platform == "win32":  # where two trainings of one name go unnoticed
+        return True
+    import fcntl
+
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
 
 
 def open_run(path: Path, settings: Settings, tokenizer_file, *, resume: bool) -> None:
@@ -149,8 +179,11 @@ def open_run(path: Path, settings: Settings, tokenizer_file, *, resume: bool) ->
     """
     if path.exists() and not path.is_dir():
         raise ValueError(f"{path} is a file; --run names a directory")
-    if path.is_dir() and any(path.iterdir()) and not (path / "config.yaml").exists():
+    made = ("config.yaml", "tokenizer.json")
+    if path.is_dir() and any(path.iterdir()) and not all((path / m).exists() for m in made):
         raise ValueError(f"{path} holds other files; choose another --run")
+    if in_use(path / "metrics.csv"):
+        raise ValueError(f"{path} is being trained by another process; choose another --run")
     if not resume and path.exists():
         n = next(n for n in itertools.count(1) if not path.with_name(f"{path.name}-{n}").exists())
         os.replace(path, path.with_name(f"{path.name}-{n}"))

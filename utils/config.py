@@ -4,6 +4,7 @@ Defaults < YAML (--config) < flags. Keys and flags are flat, and an unknown one 
 """
 
 import dataclasses
+import math
 from argparse import SUPPRESS
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -76,8 +77,10 @@ class TrainConfig:
         for name in ("steps", "batch_size", "accum", "eval_every", "log_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
-        if self.seed < 0 or self.sample < 0:
-            raise ValueError(f"seed={self.seed} and sample={self.sample} must be 0 or more")
+        if not 0 <= self.seed < 2**63:
+            raise ValueError(f"seed={self.seed} must be in [0, 2**63)")
+        if self.sample < 0:
+            raise ValueError(f"sample={self.sample} must be 0 or more")
 
 
 @dataclass(frozen=True)
@@ -107,10 +110,14 @@ def coerce(name: str, value: Any) -> Any:
         return str(value)
     if kind in (int, float) and not isinstance(value, bool):
         try:
-            return kind(value if isinstance(value, str) or kind is float else str(value))
-        except (TypeError, ValueError):
+            number = kind(value if isinstance(value, str) or kind is float else str(value))
+            if math.isfinite(number):
+                return number
+        except (TypeError, ValueError, OverflowError):
             pass
-    wanted = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}[kind]
+    wanted = {bool: "true or false", int: "a whole number", float: "a finite number", str: "text"}[
+        kind
+    ]
     raise ValueError(f"{name}={value!r} is not {wanted}; the default is {FIELDS[name].default!r}")
 
 
@@ -143,7 +150,7 @@ def read_yaml(path) -> dict[str, Any]:
         values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as e:
         raise ValueError(f"{path} is not YAML: {e}") from None
-    if not isinstance(values or {}, dict):
+    if values is not None and not isinstance(values, dict):
         raise ValueError(f"{path} must hold `name: value` lines, not {type(values).__name__}")
     return values or {}
 
@@ -160,6 +167,7 @@ def write_yaml(settings: Settings, path) -> None:
 
 def add_settings(parser: Parser) -> None:
     """Give a parser --config and one flag per setting, grouped by section."""
+    lent = read_yaml(DEFAULT)  # what holds when there is no --config
     parser.add_argument(
         "--config", metavar="YAML", help="settings over these defaults (default configs/tiny.yaml)"
     )
@@ -171,6 +179,8 @@ def add_settings(parser: Parser) -> None:
             choices = "|".join(get_args(f.type))
             bare: dict[str, Any] = {"nargs": "?", "const": "true"} if f.type is bool else {}
             shown = repr(f.default) if f.default == "" else f.default
+            if lent.get(f.name, f.default) != f.default:
+                shown = f"{shown}; in tiny.yaml {lent[f.name]!r}"
             group.add_argument(
                 f"--{f.name}",
                 default=SUPPRESS,
@@ -188,9 +198,11 @@ def settings_of(args, base: Path | None = None) -> Settings:
     flags = {name: value for name, value in vars(args).items() if name in FIELDS}
     config = Path(args.config or base or DEFAULT)
     values = read_yaml(config)
-    other_text = config.resolve() == DEFAULT.resolve() and (
-        Path(flags.get("data", values["data"])).resolve() != Path(values["data"]).resolve()
-    )
+    default = config.resolve() == DEFAULT.resolve()
+    if default and not Path(values["data"]).exists():  # called from another directory
+        values["data"] = str(DEFAULT.parent.parent / values["data"])
+    text = Path(flags.get("data", values.get("data", ""))).resolve()
+    other_text = default and text != Path(values["data"]).resolve()
     if other_text:
         own = {f.name for f in fields(DataConfig)}
         values = {k: v for k, v in values.items() if k not in own}

@@ -11,12 +11,30 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from utils.checkpoint import atomic
+from utils.checkpoint import atomic, hold
 from utils.metrics import Mean, Score, perplexity
 
 COLUMNS = ["step", "tokens", "seconds", "lr", "train_loss", "grad_norm", "tokens_per_s"]
 COLUMNS += ["val_loss", "val_ppl", "val_bits_per_byte"]  # of evaluations, which have their own rows
 QUIET = 5.0  # seconds between lines where there is no terminal to draw a bar on
+
+
+def headlines(path, settings, data, state, device):
+    """What a run says first: where, on what text, which model, for how long."""
+    s, prepared = settings.train, data.path == Path(settings.data.data)
+    tokens = s.batch_size * s.accum * state.model.config.block_size
+    yield f"run     {path}" + (f", from step {state.step}" if state.step else "")
+    yield (
+        f"data    {settings.data.data}: {len(data.train):,} training tokens, "
+        f"{len(data.val):,} for validation, vocabulary {data.tokenizer.vocab_size:,}"
+    )
+    if prepared:
+        yield "note    it is prepared already: tokenizer, vocab and doc_sep do not apply"
+    yield f"model   {state.model.n_params():,} parameters"
+    yield f"device  {device.describe()}"
+    yield f"steps   {s.steps:,} of {tokens:,} tokens"
+    if settings.optim.warmup >= s.steps:
+        yield f"note    warmup={settings.optim.warmup} steps, so lr is never reached"
 
 
 class Timer:
@@ -66,6 +84,7 @@ class Log:
 
         atomic(path, write)
         self.file = open(path, "a", encoding="utf-8", newline="")  # noqa: SIM115
+        hold(self.file)
         self.csv = csv.DictWriter(self.file, COLUMNS, lineterminator="\n")
 
     def state(self) -> dict[str, Any]:

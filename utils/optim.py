@@ -14,9 +14,8 @@ def make_optimizer(model, config: OptimConfig) -> torch.optim.AdamW:
         {"params": [p for p in params if p.ndim >= 2], "weight_decay": config.weight_decay},
         {"params": [p for p in params if p.ndim < 2], "weight_decay": 0.0},
     ]
-    fused = all(
-        p.device.type in ("cpu", "cuda") for p in params
-    )  # one kernel for all the arithmetic
+    # one kernel for all the arithmetic, where there is one
+    fused = all(p.device.type in ("cpu", "cuda") for p in params)
     betas = (config.beta1, config.beta2)
     return torch.optim.AdamW(groups, lr=config.lr, betas=betas, fused=fused)
 
