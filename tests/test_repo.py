@@ -67,6 +67,7 @@ def test_configs_load_and_say_what_they_are(path):
     assert head.count("\n# ") >= 1
     for word in ("Machine:", "Time:", "Reaches:"):
         assert word in head
+    assert "?" not in head
 
 
 @pytest.mark.parametrize("path", DOCS, ids=lambda p: p.name)
@@ -88,6 +89,14 @@ def test_paths_named_in_documents_exist(path):
         r"\]\((?!http|\.\./\.\./actions)([\w./-]+)", path.read_text(encoding="utf-8")
     ):
         assert (path.parent / link).exists(), link
+
+
+def test_the_map_names_every_module():
+    text = (ROOT / "docs" / "map.md").read_text(encoding="utf-8")
+    for room in ROOMS:
+        for path in (ROOT / room).glob("*.py"):
+            if path.name != "__init__.py":
+                assert f"`{room}/{path.name}`" in text, path
 
 
 def test_theory_quotes_the_code():
