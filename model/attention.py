@@ -1,7 +1,7 @@
 """Causal self-attention by two roads that agree: the equation as it is, and PyTorch's fused kernel.
 
 Letters: B batch, T queries, S keys (S >= T; the last T keys are the queries' own), C = d_model,
-H heads, D = C/H.
+H heads, D = C/H, K heads of keys and values, each shared by H/K heads in a row.
 """
 
 import math
@@ -11,57 +11,83 @@ from torch import nn
 from torch.nn import functional as F
 
 from model.config import GPTConfig
+from model.norm import Norm
 from model.positions import rotate
 
 
-def causal_mask(T: int, S: int, device=None):
+def causal_mask(T: int, S: int, device=None, *, causal=True, window=0):
     """Which of S keys each of the last T places may see, (T,S) bool.
 
     The mask hangs at the bottom right, so the last query sees every key:
-    T=2, S=3 -> [[1, 1, 0], [1, 1, 1]].
+    T=2, S=3 -> [[1, 1, 0], [1, 1, 1]]. With a window, only keys less than that far away:
+    T=2, S=3, window=2 -> [[1, 1, 0], [0, 1, 1]]; without causal, as far ahead as back.
     """
-    return torch.ones(T, S, dtype=torch.bool, device=device).tril(S - T)
+    place = torch.arange(S, device=device)
+    back = place[S - T :, None] - place  # (T,S), how far back the key is
+    seen = back >= 0 if causal else torch.ones_like(back, dtype=torch.bool)
+    return seen & (back.abs() < window) if window else seen
 
 
-def attend_naive(q, k, v, *, causal=True, dropout=0.0):
+def attend_naive(q, k, v, *, causal=True, window=0, dropout=0.0):
     """softmax(q k^T / sqrt(D)) v, eq. 1 of Attention Is All You Need.
 
-    q (B,H,T,D), k and v (B,H,S,D) -> (B,H,T,D).
+    q (B,H,T,D), k and v (B,K,S,D) -> (B,H,T,D). Fewer keys' heads than H are shared by groups
+    (Ainslie et al. 2023); window as in `causal_mask` (Longformer, section 3.1).
     """
+    k, v = (t.repeat_interleave(q.size(1) // t.size(1), 1) for t in (k, v))  # (B,H,S,D)
     score = q @ k.mT / math.sqrt(q.size(-1))  # (B,H,T,S)
-    if causal:
-        score = score.masked_fill(~causal_mask(q.size(-2), k.size(-2), q.device), -math.inf)
+    if causal or window:
+        seen = causal_mask(q.size(-2), k.size(-2), q.device, causal=causal, window=window)
+        score = score.masked_fill(~seen, -math.inf)
     return F.dropout(score.softmax(-1), dropout) @ v
 
 
-def attend_sdpa(q, k, v, *, causal=True, dropout=0.0):
+def attend_sdpa(q, k, v, *, causal=True, window=0, dropout=0.0):
     """The same by torch's fused kernel (FlashAttention where it runs), which never stores (T,S)."""
     T, S = q.size(-2), k.size(-2)
+    window = window if window < S else 0  # that wide, it hides nothing
     # is_causal hangs its mask at the top left, which is right only for T = S
-    mask = causal_mask(T, S, q.device) if causal and 1 < T != S else None
-    square = causal and T == S > 1
-    return F.scaled_dot_product_attention(q, k, v, mask, dropout, is_causal=square)
+    square = causal and T == S and not window
+    hides = window or (causal and 1 < T != S)
+    mask = causal_mask(T, S, q.device, causal=causal, window=window) if hides else None
+    return F.scaled_dot_product_attention(
+        q, k, v, mask, dropout, is_causal=square, enable_gqa=q.size(1) != k.size(1)
+    )
 
 
-ATTEND = {"auto": attend_sdpa, "sdpa": attend_sdpa, "naive": attend_naive}
+AUTO = "sdpa" if hasattr(F, "scaled_dot_product_attention") else "naive"
+ATTEND = {"sdpa": attend_sdpa, "naive": attend_naive}
+ATTEND["auto"] = ATTEND[AUTO]
 
 
 class CausalSelfAttention(nn.Module):
-    """Each place gathers from itself and the places before it. (B,T,C) -> (B,T,C)."""
+    """Each place gathers from itself and the places before it. (B,T,C) -> (B,T,C).
+
+    qk_norm keeps the scores in size by a norm of q and of k (ViT-22B, Dehghani et al. 2023).
+    """
 
     def __init__(self, config: GPTConfig):
         super().__init__()
-        C, self.n_head, self.dropout = config.d_model, config.n_head, config.dropout
+        C, H, K = config.d_model, config.n_head, config.kv_heads
+        D = C // H
+        self.heads, self.window, self.dropout = (H, K, K), config.window, config.dropout
         self.attend = ATTEND[config.attn]
-        self.qkv = nn.Linear(C, 3 * C, bias=config.bias)
+        self.qkv = nn.Linear(C, (H + 2 * K) * D, bias=config.bias)
         self.proj = nn.Linear(C, C, bias=config.bias)
+        self.q_norm: nn.Module = nn.Identity()
+        self.k_norm: nn.Module = nn.Identity()
+        if config.qk_norm:  # without bias: one added to every key would cancel in the softmax
+            self.q_norm = Norm(D, config.norm, config.norm_eps, bias=False)
+            self.k_norm = Norm(D, config.norm, config.norm_eps, bias=False)
 
     def forward(self, x, rope=None):
         """Mix x (B,T,C) over time; rope is the pair of tables for these T places, or None."""
         B, T, C = x.shape
-        q, k, v = self.qkv(x).view(B, T, 3, self.n_head, -1).permute(2, 0, 3, 1, 4)  # 3 x (B,H,T,D)
+        qkv = self.qkv(x).view(B, T, sum(self.heads), -1).transpose(1, 2)  # (B,H+2K,T,D)
+        q, k, v = qkv.split(self.heads, 1)
+        q, k = self.q_norm(q), self.k_norm(k)
         if rope is not None:
             q, k = rotate(q, *rope), rotate(k, *rope)
         dropout = self.dropout if self.training else 0.0
-        y = self.attend(q, k, v, dropout=dropout).transpose(1, 2).reshape(B, T, C)
-        return F.dropout(self.proj(y), dropout)
+        y = self.attend(q, k, v, window=self.window, dropout=dropout)
+        return F.dropout(self.proj(y.transpose(1, 2).reshape(B, T, C)), dropout)

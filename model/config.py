@@ -19,22 +19,52 @@ def check_choices(config: Any) -> None:
 
 @dataclass(frozen=True)
 class GPTConfig:
-    """The shape of a TinyGPT; the defaults are GPT-2 small. ValueError for what cannot be built."""
+    """The shape of a TinyGPT; the defaults are GPT-2 small. ValueError for what cannot be built.
+
+    GPT-2's own weights want mlp=gelu_tanh; LLaMA is pos=rope norm=rmsnorm mlp=swiglu bias=false.
+    """
 
     vocab_size: int = setting(50257, "number of token ids V; in a run it comes from the tokenizer")
     block_size: int = setting(1024, "context: the most tokens the model sees at once")
     n_layer: int = setting(12, "number of blocks")
     n_head: int = setting(12, "attention heads H; each has D = d_model / n_head dimensions")
     d_model: int = setting(768, "width C of the residual stream")
-    d_ff: int = setting(0, "hidden width of the MLP; 0 = 4 d_model")
+    n_kv_head: int = setting(0, "heads of keys and values, shared by groups of heads; 0 = n_head")
+    d_ff: int = setting(0, "hidden width of the MLP; 0 = 4 d_model, gated 8/3 d_model")
     dropout: float = setting(0.0, "share of activations dropped in training")
     bias: bool = setting(True, "biases in the linear layers and LayerNorms")
-    pos: Literal["learned", "rope"] = setting("learned", "how places are told")
+    pos: Literal["learned", "sinusoidal", "rope", "none"] = setting(
+        "learned", "how places are told"
+    )
     rope_theta: float = setting(10000.0, "base of RoPE's wavelengths")
+    norm: Literal["layernorm", "rmsnorm"] = setting("layernorm", "what keeps the stream in size")
+    norm_eps: float = setting(1e-5, "added under the root of the norm")
+    norm_at: Literal["pre", "post"] = setting("pre", "norm before each sublayer, or after its sum")
+    mlp: Literal["gelu", "gelu_tanh", "relu", "relu2", "swiglu", "geglu"] = setting(
+        "gelu", "the MLP's activation; swiglu and geglu are gated"
+    )
+    qk_norm: bool = setting(False, "normalise queries and keys, head by head")
     tie_weights: bool = setting(True, "the head reuses the token embedding")
     attn: Literal["auto", "sdpa", "naive"] = setting(
         "auto", "fused attention, or the equation as it is"
     )
+    window: int = setting(0, "last tokens that each token sees, with itself; 0 = all")
+
+    @property
+    def kv_heads(self) -> int:
+        """Heads of keys and values K."""
+        return self.n_kv_head or self.n_head
+
+    @property
+    def gated(self) -> bool:
+        """Whether the MLP multiplies two branches (Shazeer 2020)."""
+        return self.mlp in ("swiglu", "geglu")
+
+    @property
+    def hidden(self) -> int:
+        """Width of the MLP: two thirds of 4 C where three matrices stand for two, in 64s."""
+        wide = 64 * max(1, round(self.d_model * 8 / 3 / 64)) if self.gated else 4 * self.d_model
+        return self.d_ff or wide
 
     def __post_init__(self):
         check_choices(self)
@@ -42,10 +72,27 @@ class GPTConfig:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
         if self.d_ff < 0:
-            raise ValueError(f"d_ff={self.d_ff} must be positive, or 0 for 4 * d_model")
+            raise ValueError(f"d_ff={self.d_ff} must be positive, or 0 for the usual width")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout={self.dropout} must be in [0, 1)")
-        C, H = self.d_model, self.n_head
+        for name, usual in (("rope_theta", "10000"), ("norm_eps", "1e-5")):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name}={getattr(self, name)} must be positive; {usual} is usual")
+        self.check_heads()
+        if self.pos == "sinusoidal" and self.d_model % 2:
+            near = self.d_model + self.n_head  # both are odd
+            raise ValueError(
+                f"pos=sinusoidal pairs waves, but d_model={self.d_model} is odd; try d_model={near}"
+            )
+        if self.window and not 1 < self.window < self.block_size:
+            raise ValueError(
+                f"window={self.window} must be from 2 to block_size - 1 = {self.block_size - 1}; "
+                "0 sees all"
+            )
+
+    def check_heads(self) -> None:
+        """Raise ValueError if d_model, n_head and n_kv_head do not divide as they must."""
+        C, H, K = self.d_model, self.n_head, self.n_kv_head
         if C % H:
             near = max(H, H * round(C / H))
             raise ValueError(f"d_model={C} is not a multiple of n_head={H}; try d_model={near}")
@@ -53,5 +100,8 @@ class GPTConfig:
             raise ValueError(
                 f"pos=rope turns pairs, but d_model/n_head={C // H} is odd; make it even"
             )
-        if self.rope_theta <= 0:
-            raise ValueError(f"rope_theta={self.rope_theta} must be positive; 10000 is usual")
+        if K < 0 or (K and H % K):
+            near = max(k for k in range(1, H + 1) if H % k == 0 and k <= max(K, 1))
+            raise ValueError(f"n_kv_head={K} does not divide n_head={H}; try n_kv_head={near}")
+        if self.qk_norm and C == H:
+            raise ValueError(f"qk_norm needs d_model/n_head of 2 or more, not 1; try n_head={H//2}")

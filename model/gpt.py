@@ -1,64 +1,96 @@
-"""TinyGPT: a stack of pre-norm Transformer blocks that predicts the next token.
+"""TinyGPT: a stack of Transformer blocks that predicts the next token.
 
 Letters: B batch, T time, C = d_model, V = vocab_size. It opens no file and prints nothing.
 """
 
 import math
+from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from model.attention import CausalSelfAttention
 from model.config import GPTConfig
-from model.positions import rope_table
+from model.norm import Norm
+from model.positions import rope_table, sinusoid
+
+
+def relu2(x):
+    """max(0, x)^2 (Primer, So et al. 2021)."""
+    return F.relu(x).square()
+
+
+ACT: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "gelu": F.gelu,  # x Phi(x)
+    "gelu_tanh": partial(F.gelu, approximate="tanh"),  # GPT-2's own, by tanh
+    "relu": F.relu,
+    "relu2": relu2,
+    "swiglu": F.silu,  # x sigmoid(x)
+    "geglu": F.gelu,
+}
 
 
 class MLP(nn.Module):
-    """Each place by itself: down(gelu(up(x))), four times as wide inside. (B,T,C) -> (B,T,C)."""
+    """Each place by itself, wider inside, gated or not (Shazeer 2020). (B,T,C) -> (B,T,C)."""
 
     def __init__(self, config: GPTConfig):
         super().__init__()
-        C, hidden = config.d_model, config.d_ff or 4 * config.d_model
+        C, hidden, self.dropout = config.d_model, config.hidden, config.dropout
+        self.act = ACT[config.mlp]
+        self.gate = nn.Linear(C, hidden, bias=config.bias) if config.gated else None
         self.up = nn.Linear(C, hidden, bias=config.bias)
         self.down = nn.Linear(hidden, C, bias=config.bias)
-        self.dropout = config.dropout
 
     def forward(self, x):
-        """down(gelu(up(x)))."""
-        return F.dropout(self.down(F.gelu(self.up(x))), self.dropout, self.training)
+        """down(act(up(x))), or gated down(act(gate(x)) * up(x))."""
+        x = self.act(self.up(x)) if self.gate is None else self.act(self.gate(x)) * self.up(x)
+        return F.dropout(self.down(x), self.dropout, self.training)
 
 
 class Block(nn.Module):
-    """x + attn(norm(x)), then x + mlp(norm(x)): the residual stream is never normalised itself."""
+    """Attention, then MLP, each added to the residual stream. (B,T,C) -> (B,T,C)."""
 
     def __init__(self, config: GPTConfig):
         super().__init__()
-        self.norm1 = nn.LayerNorm(config.d_model, bias=config.bias)
+        shape = config.d_model, config.norm, config.norm_eps, config.bias
+        self.post = config.norm_at == "post"
+        self.norm1 = Norm(*shape)
         self.attn = CausalSelfAttention(config)
-        self.norm2 = nn.LayerNorm(config.d_model, bias=config.bias)
+        self.norm2 = Norm(*shape)
         self.mlp = MLP(config)
 
     def forward(self, x, rope=None):
-        """One layer, (B,T,C) -> (B,T,C)."""
+        """Norm before each sublayer (GPT-2), or after each sum (Attention Is All You Need)."""
+        if self.post:
+            x = self.norm1(x + self.attn(x, rope))
+            return self.norm2(x + self.mlp(x))
         x = x + self.attn(self.norm1(x), rope)
         return x + self.mlp(self.norm2(x))
 
 
 class TinyGPT(nn.Module):
-    """A GPT after GPT-2 (Radford et al. 2019): `logits, loss = TinyGPT(config)(idx, targets)`."""
+    """A GPT after GPT-2 (Radford et al. 2019): `logits, loss = TinyGPT(config)(idx, targets)`.
+
+    Set `recompute` to compute each block's activations again in the backward pass instead of
+    keeping them: the same gradients in less memory, for a third more work (Chen et al. 2016).
+    """
 
     cos: torch.Tensor
     sin: torch.Tensor
+    wave: torch.Tensor
 
     def __init__(self, config: GPTConfig):
         super().__init__()
         C, V, T = config.d_model, config.vocab_size, config.block_size
-        self.config = config
+        self.config, self.recompute = config, False
         self.tok_emb = nn.Embedding(V, C)
         self.pos_emb = nn.Embedding(T, C) if config.pos == "learned" else None
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layer))
-        self.norm = nn.LayerNorm(C, bias=config.bias)
+        pre = config.norm_at == "pre"  # a post-norm block ends in a norm of its own
+        self.norm = Norm(C, config.norm, config.norm_eps, config.bias) if pre else nn.Identity()
         self.head = nn.Linear(C, V, bias=False)
         if config.tie_weights:
             self.head.weight = self.tok_emb.weight
@@ -66,6 +98,8 @@ class TinyGPT(nn.Module):
             cos, sin = rope_table(T, C // config.n_head, config.rope_theta)
             self.register_buffer("cos", cos, persistent=False)
             self.register_buffer("sin", sin, persistent=False)
+        if config.pos == "sinusoidal":
+            self.register_buffer("wave", sinusoid(T, C), persistent=False)
         self.init_weights()
 
     @torch.no_grad()
@@ -89,10 +123,13 @@ class TinyGPT(nn.Module):
         x = self.tok_emb(idx)
         if self.pos_emb is not None:
             x = x + self.pos_emb.weight[:T]
+        if self.config.pos == "sinusoidal":
+            x = math.sqrt(x.size(-1)) * x + self.wave[:T]  # section 3.4: or the waves drown it
         x = F.dropout(x, self.config.dropout, self.training)
         rope = (self.cos[:T], self.sin[:T]) if self.config.pos == "rope" else None
+        again = self.recompute and self.training
         for block in self.blocks:
-            x = block(x, rope)
+            x = checkpoint(block, x, rope, use_reentrant=False) if again else block(x, rope)
         return self.norm(x)
 
     def forward(self, idx, targets=None):
@@ -108,3 +145,13 @@ class TinyGPT(nn.Module):
     def n_params(self) -> int:
         """Count the parameters; a tied head counts once."""
         return sum(p.numel() for p in self.parameters())
+
+    def flops_per_token(self) -> int:
+        """Floating-point operations to train on one token of a full context, forward and backward.
+
+        A multiply-add counts 2, and the backward pass twice the forward (PaLM, appendix B). Keys
+        that the mask hides count, since both roads of attention may multiply them.
+        """
+        c = self.config
+        weights = sum(m.weight.numel() for m in self.modules() if isinstance(m, nn.Linear))
+        return 6 * weights + 12 * c.n_layer * c.d_model * c.block_size

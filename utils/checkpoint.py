@@ -125,8 +125,9 @@ class TrainState:
 
     def load(self, checkpoint: dict[str, Any]) -> None:
         """Become what the checkpoint holds. ValueError if it is of another model or text."""
-        old, new = checkpoint["model_config"], asdict(self.model.config)
-        differ = [f"{k} {old.get(k)} there, {v} here" for k, v in new.items() if old.get(k) != v]
+        old = asdict(GPTConfig(**checkpoint["model_config"]))  # what it does not name is as before
+        new = asdict(self.model.config)
+        differ = [f"{k} {old[k]} there, {v} here" for k, v in new.items() if old[k] != v]
         if differ:
             raise ValueError(f"the checkpoint is of another model: {', '.join(differ)}")
         same_data(checkpoint["data"], self.data)
