@@ -51,6 +51,7 @@ def begin(settings, data, device) -> TrainState:
     config = replace(settings.model, vocab_size=data.tokenizer.vocab_size)
     check_length(data, config.block_size)
     model = TinyGPT(config).to(device.device)
+    model.recompute = settings.train.recompute
     optimizer = make_optimizer(model, settings.optim)
     return TrainState(model, optimizer, device.scaler(), flat(settings), data.meta)
 

@@ -71,6 +71,9 @@ class TrainConfig:
         "auto", "of the matrix products; auto = the best of the device"
     )
     compile: bool = setting(False, "torch.compile the model")
+    recompute: bool = setting(
+        False, "activations again in the backward pass: less memory, a third more work"
+    )
 
     def __post_init__(self):
         check_choices(self)

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
+from model.attention import AUTO
 from utils.checkpoint import atomic, hold
 from utils.metrics import Mean, Score, perplexity
 
@@ -30,7 +31,8 @@ def headlines(path, settings, data, state, device):
     )
     if prepared:
         yield "note    it is prepared already: tokenizer, vocab and doc_sep do not apply"
-    yield f"model   {state.model.n_params():,} parameters"
+    road = AUTO if settings.model.attn == "auto" else settings.model.attn
+    yield f"model   {state.model.n_params():,} parameters, attention by {road}"
     yield f"device  {device.describe()}"
     yield f"steps   {s.steps:,} of {tokens:,} tokens"
     if settings.optim.warmup >= s.steps:
