@@ -15,72 +15,53 @@ from pathlib import Path
 import torch
 
 import tok
-from data.loader import batch_at
 from data.prepare import read_text
-from model import GPTConfig, TinyGPT, generate
+from model import generate
+from model.attention import AUTO
 from tok.cli import Parser, run
-from utils.config import OptimConfig
 from utils.device import pick_device
 from utils.log import machine
-from utils.optim import make_optimizer
 from utils.peers import NanoGPT, learn_with_tokenizers
-from utils.step import train_step
-from utils.timing import peak_memory, summary, take_turns
+from utils.timing import peak_apart, peak_memory, summary, take_turns
+from utils.workload import gpt, stepper, two_steps
 
 TINY = Path(__file__).parent / "data" / "tiny.txt"
 SHAPES = {  # name: (layers, heads, d_model, block_size, batch_size, vocab_size)
     "4x128": (4, 4, 128, 64, 12, 65),
     "6x384": (6, 6, 384, 256, 8, 65),
 }
-
-
-def gpt(shape, **kwargs):
-    """A TinyGPT in one of SHAPES."""
-    n_layer, n_head, d_model, block_size, _, vocab_size = SHAPES[shape]
-    config = GPTConfig(vocab_size, block_size, n_layer, n_head, d_model, bias=False, **kwargs)
-    torch.manual_seed(0)
-    return TinyGPT(config)
-
-
-def stepper(model, shape, device):
-    """A call that takes one training step on random tokens, with our step and AdamW."""
-    block_size, batch_size, V = SHAPES[shape][3:]
-    model = model.to(device.device)
-    tokens = torch.randint(V, (10_000,), generator=torch.Generator().manual_seed(0)).numpy()
-    batch = batch_at(tokens, 0, block_size=block_size, batch_size=batch_size, seed=0)
-    optimizer, scaler = make_optimizer(model, OptimConfig()), device.scaler()
-    return lambda: train_step(model, optimizer, scaler, [batch], device)
+BLOCKS = {f"{T}": (4, 4, 128, T, 2048 // T, 65) for T in (128, 256, 512, 1024)}
 
 
 def bench_train(a, device):
     """Training steps, ours eager (and compiled with --compile) beside nanoGPT's."""
-    for shape in SHAPES:
+    for name, shape in SHAPES.items():
         contenders = {"llm-tiny": stepper(gpt(shape), shape, device)}
         if a.compile:
             contenders["compiled"] = stepper(torch.compile(gpt(shape)), shape, device)
         if a.nanogpt:
-            contenders["nanoGPT"] = NanoGPT(a.nanogpt, SHAPES[shape], device).step
-        block_size, batch_size = SHAPES[shape][3:5]
-        yield f"train {shape}", contenders, block_size * batch_size, "tok/s"
+            contenders["nanoGPT"] = NanoGPT(a.nanogpt, shape, device).step
+        yield f"train {name}", contenders, shape[3] * shape[4], "tok/s"
 
 
 def bench_write(a, device):
     """Generation of 64 tokens after a prompt of one, batch 1."""
-    for shape in SHAPES:
+    for name, shape in SHAPES.items():
         model = gpt(shape).to(device.device)
         prompt = torch.zeros((1, 1), dtype=torch.long, device=device.device)
         contenders: dict = {"llm-tiny": lambda m=model, p=prompt: list(generate(m, p, 64))}
         if a.nanogpt:
-            contenders["nanoGPT"] = NanoGPT(a.nanogpt, SHAPES[shape], device).write
-        yield f"write {shape}", contenders, 64, "tok/s"
+            contenders["nanoGPT"] = NanoGPT(a.nanogpt, shape, device).write
+        yield f"write {name}", contenders, 64, "tok/s"
 
 
 def bench_attention(a, device):
-    """A training step with fused attention against the plain equation."""
-    for shape in SHAPES:
-        contenders = {n: stepper(gpt(shape, attn=n), shape, device) for n in ("sdpa", "naive")}
-        block_size, batch_size = SHAPES[shape][3:5]
-        yield f"attention {shape}", contenders, block_size * batch_size, "tok/s"
+    """A training step by either road of attention, and its peak memory in a process of its own."""
+    print(f"{'attention':18}attn=auto takes the road {AUTO} with this torch")
+    for name, shape in BLOCKS.items():
+        contenders = {n: stepper(gpt(shape, attn=n), shape, device) for n in ("naive", "sdpa")}
+        peaks = {n: peak_apart(two_steps, shape, n, a.device, a.dtype) for n in contenders}
+        yield f"attention {name}", contenders, shape[3] * shape[4], "tok/s", peaks
 
 
 def bench_tokenizer(a, device):
@@ -128,19 +109,21 @@ def main(argv=None):
         raise ValueError(f"runs={a.runs} must be at least 1")
     device, results, start = pick_device(a.device, a.dtype), [], time.perf_counter()
     print(f"{device.describe()}, torch {torch.__version__}, {a.runs} runs each, in turn\n")
-    print(f"{'work':18}{'who':12}{'median':>12}{'spread':>9}{'per second':>16}{'x time':>8}")
+    print(f"{'work':18}{'who':12}{'median':>12}{'spread':>9}{'per second':>16}  x time     peak")
     for name in a.only:
-        for work, contenders, amount, unit in BENCHES[name](a, device):
+        for work, contenders, amount, unit, *peaks in BENCHES[name](a, device):
             first = None
             for who, seconds in take_turns(contenders, a.runs).items():
                 median, spread = summary(seconds)
                 first = first or median
                 row = {"work": work, "who": who, "ms": median * 1e3, "spread": spread}
                 row |= {"rate": amount / median, "unit": unit, "ratio": median / first}
+                row |= {"peak_memory": peaks[0][who]} if peaks else {}
                 results.append(row)
                 rate = f"{amount / median:,.1f} {unit}"
                 print(f"{work:18}{who:12}{median * 1e3:>9.2f} ms", end="")
-                print(f"{spread:>8.0%} {rate:>16}{median / first:>8.2f}", flush=True)
+                print(f"{spread:>8.0%} {rate:>16}{median / first:>8.2f}", end="")
+                print("".join(f"{peak[who] / 1e6:>6.0f} MB" for peak in peaks), flush=True)
     memory = peak_memory()
     print(f"\npeak memory {memory / 1e6:,.0f} MB, {time.perf_counter() - start:.0f} s in all")
     print(json.dumps({"results": results, "peak_memory": memory, "machine": machine()}))

@@ -231,12 +231,17 @@ class GPT(torch.nn.Module):
 
 def test_bench_beside_a_peer(capfd, monkeypatch, error_of, tmp_path):
     monkeypatch.setattr(bench, "SHAPES", {"toy": (1, 2, 16, 8, 2, 65)})
+    monkeypatch.setattr(bench, "BLOCKS", {"8": (1, 2, 16, 8, 2, 65)})
     (tmp_path / "model.py").write_text(NANO, encoding="utf-8")
     out = said(capfd, bench.main, "--runs", "2", "--nanogpt", str(tmp_path), "--device", "cpu")
     found = json.loads(out.splitlines()[-1])
     who = {(r["work"], r["who"]) for r in found["results"]}
     assert {("train toy", "llm-tiny"), ("train toy", "nanoGPT"), ("write toy", "nanoGPT")} <= who
-    assert {("attention toy", "sdpa"), ("attention toy", "naive")} <= who
+    assert {("attention 8", "sdpa"), ("attention 8", "naive")} <= who
+    assert "attn=auto takes the road sdpa" in out
+    peaks = [r["peak_memory"] for r in found["results"] if "peak_memory" in r]
+    assert len(peaks) == 2
+    assert all(1e5 < peak < 1e9 for peak in peaks)
     assert all(r["ms"] > 0 for r in found["results"])
     assert found["peak_memory"] > 1e6
     assert "no nowhere/model.py" in error_of(

@@ -1,10 +1,12 @@
 """Timing that holds on a noisy machine: contenders take turns, and the median speaks."""
 
+import multiprocessing
 import resource
 import statistics
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 
@@ -35,5 +37,22 @@ def peak_memory() -> int:
     """Most bytes this process has held: of the GPU if there is one, else of main memory."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated()
+    status = Path("/proc/self/status")
+    if status.exists():  # Linux, whose getrusage counts what ran in this process before exec, too
+        peak = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
+        return int(peak.split()[1]) * 1024
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def peak_apart(call: Callable[..., object], *args) -> int:
+    """Bytes that call(*args) adds to the peak of a fresh process; call is a module's function."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(peak_added, (call, args))
+
+
+def peak_added(call, args) -> int:
+    """Call, and tell by how much the peak of this process has grown."""
+    before = peak_memory()
+    call(*args)
+    return peak_memory() - before

@@ -1,0 +1,38 @@
+"""What bench.py measures: a model of a given shape, and a call that trains it for one step.
+
+A shape is (layers, heads, d_model, block_size, batch_size, vocab_size).
+"""
+
+import torch
+
+from data.loader import batch_at
+from model import GPTConfig, TinyGPT
+from utils.config import OptimConfig
+from utils.device import pick_device
+from utils.optim import make_optimizer
+from utils.step import train_step
+
+
+def gpt(shape, **kwargs) -> TinyGPT:
+    """Build a TinyGPT of a shape, always with the same weights."""
+    n_layer, n_head, d_model, block_size, _, vocab_size = shape
+    config = GPTConfig(vocab_size, block_size, n_layer, n_head, d_model, bias=False, **kwargs)
+    torch.manual_seed(0)
+    return TinyGPT(config)
+
+
+def stepper(model, shape, device):
+    """Give a call that takes one training step on random tokens, with our step and AdamW."""
+    block_size, batch_size, V = shape[3:]
+    model = model.to(device.device)
+    tokens = torch.randint(V, (10_000,), generator=torch.Generator().manual_seed(0)).numpy()
+    batch = batch_at(tokens, 0, block_size=block_size, batch_size=batch_size, seed=0)
+    optimizer, scaler = make_optimizer(model, OptimConfig()), device.scaler()
+    return lambda: train_step(model, optimizer, scaler, [batch], device)
+
+
+def two_steps(shape, attn: str, device: str, dtype: str) -> None:
+    """Train for two steps: a workload for a process of its own."""
+    step = stepper(gpt(shape, attn=attn), shape, pick_device(device, dtype))
+    step()
+    step()
