@@ -58,7 +58,7 @@ def begin(settings, data, device) -> TrainState:
 
 def story(state, data, n) -> str:
     """Text of at most n tokens that the model makes up; the run's random state is left alone."""
-    sampling = {"temperature": 0.8, "top_k": 50, "seed": state.settings["seed"] + state.step}
+    sampling = {"temperature": 0.6, "top_k": 50, "seed": state.settings["seed"] + state.step}
     documents = data.meta["documents"]
     return write_text(state.model, data.tokenizer, "", n, documents=documents, **sampling).strip()
 
@@ -137,7 +137,7 @@ def main(argv=None):
             return 128 + stop.signal
         log.summary(state)
         if s.sample:
-            log.say("\n" + story(state, data, 400))
+            log.say("\n" + story(state, data, 4 * s.sample))
             log.say(f"\nnext: python sample.py --run {quote(str(path))}")
     return 0
 
