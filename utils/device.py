@@ -1,11 +1,22 @@
 """Where the numbers are made, and in what precision: one decision, said in one line."""
 
+import math
 import shutil
+from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 
 import torch
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+TABLE = [  # the first row whose device is here: device, whether it has bfloat16, best dtype
+    ("cuda", True, "bfloat16"),
+    ("cuda", False, "float16"),
+    ("mps", False, "float32"),
+    ("cpu", False, "float32"),
+]
+COMPILERS = "c++", "g++", "clang++", "cl"
+NO_MEMORY = "can't allocate memory", "not enough memory", "out of memory"
 
 
 @dataclass(frozen=True)
@@ -31,36 +42,72 @@ class Device:
         return f"{self.device} ({name}), {str(self.dtype).removeprefix('torch.')}"
 
 
-def pick_device(device: str = "auto", dtype: str = "auto") -> Device:
-    """Choose CUDA, else MPS, else CPU; on CUDA bfloat16, or float16 if it lacks that; else float32.
+def found() -> dict[str, int]:
+    """What this machine has: how many devices of each kind, and whether CUDA has bfloat16."""
+    n = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    bfloat16 = bool(n) and torch.cuda.is_bf16_supported(False)
+    mps = torch.backends.mps.is_available()
+    return {"cuda": n, "bfloat16": int(bfloat16), "mps": int(mps), "cpu": 1}
+
+
+def pick_device(device: str = "auto", dtype: str = "auto", has=None) -> Device:
+    """Choose device and dtype by `TABLE`, as far as they are "auto"; `has` is as `found` gives.
 
     Raises ValueError for a device this machine lacks, or float16 where no GradScaler runs.
     """
-    cuda, mps = torch.cuda.is_available(), torch.backends.mps.is_available()
+    has = found() if has is None else has
     if device == "auto":
-        device = "cuda" if cuda else "mps" if mps else "cpu"
+        device = next(kind for kind, _, _ in TABLE if has[kind])
     try:
-        found = torch.device(device)
+        where = torch.device(device)
     except RuntimeError:
         raise ValueError(f"device={device!r} is unknown; use auto, cpu, cuda or mps") from None
-    count = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(mps)}.get(found.type, 0)
-    if (found.index or 0) >= count:
+    if (where.index or 0) >= has.get(where.type, 0):
         raise ValueError(f"device={device} is not on this machine; use --device cpu or auto")
     if dtype == "auto":
-        dtype = "float32"
-        if found.type == "cuda":
-            dtype = "bfloat16" if torch.cuda.is_bf16_supported(False) else "float16"
-    if dtype == "float16" and found.type != "cuda":
-        raise ValueError(f"dtype=float16 needs CUDA, not {found.type}; use bfloat16 or float32")
-    if found.type == "cuda":
+        needs = {(kind, b): best for kind, b, best in TABLE}
+        dtype = needs[where.type, bool(has["bfloat16"]) and where.type == "cuda"]
+    if dtype == "float16" and where.type != "cuda":
+        raise ValueError(f"dtype=float16 needs CUDA, not {where.type}; use bfloat16 or float32")
+    if where.type == "cuda":
         torch.set_float32_matmul_precision("high")  # TF32 for what stays float32, as nanoGPT does
-    return Device(found, DTYPES[dtype])
+    return Device(where, DTYPES[dtype])
+
+
+def cannot_compile(device: torch.device) -> str:
+    """What torch.compile lacks here; "" if nothing."""
+    if device.type != "mps" and not any(map(shutil.which, COMPILERS)):
+        return "no C++ compiler found"
+    if device.type == "cuda" and not find_spec("triton"):
+        return "no triton, which Windows lacks"
+    return ""
 
 
 def compiled(model, device: torch.device, say):
-    """torch.compile the model, or give it back if there is no C++ compiler; `say` is told which."""
-    if device.type == "cpu" and not any(map(shutil.which, ("c++", "g++", "clang++", "cl"))):
-        say("compile off: no C++ compiler found, so the model runs eager")
+    """torch.compile the model, or give it back where that cannot be; `say` is told which."""
+    if why := cannot_compile(device):
+        say(f"compile off: {why}, so the model runs eager")
         return model
     say("compile on: the first steps take a while")
     return torch.compile(model)
+
+
+def out_of_memory(e: BaseException) -> bool:
+    """Whether an error says that memory is used up: CUDA's, torch's on the CPU, NumPy's."""
+    if isinstance(e, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(e, RuntimeError) and any(word in str(e) for word in NO_MEMORY)
+
+
+@contextmanager
+def memory_advice(train):
+    """Turn an error for want of memory into a ValueError with the settings to change."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as e:
+        if not out_of_memory(e):
+            raise
+        B, less = train.batch_size, ""
+        if B > 1:
+            less = f"--batch_size {math.ceil(B / 2)} with --accum {2 * train.accum}, or "
+        raise ValueError(f"out of memory at batch_size={B}; try {less}--recompute") from e

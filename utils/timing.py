@@ -1,7 +1,6 @@
 """Timing that holds on a noisy machine: contenders take turns, and the median speaks."""
 
 import multiprocessing
-import resource
 import statistics
 import sys
 import time
@@ -41,6 +40,8 @@ def peak_memory() -> int:
     if status.exists():  # Linux, whose getrusage counts what ran in this process before exec, too
         peak = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
         return int(peak.split()[1]) * 1024
+    import resource  # here: Windows has none
+
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
