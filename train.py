@@ -5,12 +5,13 @@ python train.py --data my.txt                       # any UTF-8 text
 python train.py --config configs/shakespeare_char.yaml --lr 2e-3
 python train.py --run tiny --resume --steps 2000    # go on where it stopped
 python train.py --overfit --steps 200               # one batch, again and again: loss must go to 0
+python train.py --dry-run                           # how large, how long; writes nothing
+torchrun --nproc_per_node=2 train.py --accum 2      # as one process with --accum 4
 """
 
-import math
-import sys
 from dataclasses import asdict, replace
 from shlex import quote
+from tempfile import TemporaryDirectory
 
 import torch
 
@@ -18,15 +19,18 @@ from data.loader import batch_at, check_length, open_prepared
 from data.prepare import prepared
 from model import TinyGPT
 from tok.cli import Parser, run
+from utils.budget import ended_by, steps_in_all
 from utils.checkpoint import TrainState, load_checkpoint, open_run
 from utils.config import add_settings, flat, run_dir, settings_of
-from utils.device import compiled, pick_device
+from utils.device import compiled, memory_advice, pick_device
+from utils.forecast import forecast
 from utils.interrupt import Interrupt
-from utils.log import Log, headlines
+from utils.log import Log, headlines, tokens_per_step
 from utils.metrics import evaluate
 from utils.optim import lr_at, make_optimizer
+from utils.ranks import averaged, joined, sharded
 from utils.step import train_step
-from utils.write import write_text
+from utils.write import story
 
 
 def parse(argv):
@@ -34,6 +38,7 @@ def parse(argv):
     p = Parser(prog="train.py", usage="train.py [--SETTING VALUE ...]", description=__doc__)
     p.add_argument("--resume", action="store_true", help="go on from last.pt of --run")
     p.add_argument("--overfit", action="store_true", help="train on one batch only, to debug")
+    p.add_argument("--dry-run", action="store_true", help="say how large and how long; no run")
     add_settings(p)
     args = p.parse_args(argv)
     if args.resume and args.overfit:
@@ -45,101 +50,100 @@ def parse(argv):
     return args, settings, run_dir(settings.train.run + ("-overfit" if args.overfit else ""))
 
 
-def begin(settings, data, device) -> TrainState:
+def begin(settings, data, device, ranks) -> TrainState:
     """A fresh model, with what trains it."""
     torch.manual_seed(settings.train.seed)
     config = replace(settings.model, vocab_size=data.tokenizer.vocab_size)
     check_length(data, config.block_size)
     model = TinyGPT(config).to(device.device)
     model.recompute = settings.train.recompute
+    if settings.train.parallel == "fsdp":
+        model = sharded(model, device, ranks)
+    torch.manual_seed(settings.train.seed + ranks.rank)  # each rank drops out other places
     optimizer = make_optimizer(model, settings.optim)
-    return TrainState(model, optimizer, device.scaler(), flat(settings), data.meta)
+    return TrainState(model, optimizer, device.scaler(), flat(settings), data.meta, ranks=ranks)
 
 
-def story(state, data, n) -> str:
-    """Text of at most n tokens that the model makes up; the run's random state is left alone."""
-    sampling = {"temperature": 0.6, "top_k": 50, "seed": state.settings["seed"] + state.step}
-    documents = data.meta["documents"]
-    return write_text(state.model, data.tokenizer, "", n, documents=documents, **sampling).strip()
+def draw(data, settings, step, ranks):
+    """This rank's micro-batches of a step: every Nth of those that one process alone would draw."""
+    s, n = settings.train, settings.train.accum * ranks.world
+    shape = {"block_size": settings.model.block_size, "batch_size": s.batch_size}
+    places = range(step * n + ranks.rank, step * n + n, ranks.world)
+    return [batch_at(data.train, place, seed=s.seed, **shape) for place in places]
 
 
-def train(state, settings, data, device, path, log, *, overfit, stop) -> None:
-    """The loop: evaluate, save, step, log. Returns when all steps are done, or after a signal."""
-    s, o = settings.train, settings.optim
+def train(state, settings, data, device, path, log, overfit, stop) -> str:
+    """The loop: evaluate, save, step, log. Gives what ended it, or "" if a signal did."""
+    s, o, ranks = settings.train, settings.optim, state.ranks
     model = compiled(state.model, device.device, log.say) if s.compile else state.model
-    resumed = state.step
+    learner, resumed = averaged(model, ranks, s.parallel), state.step
     while True:
-        if (state.step % s.eval_every == 0 or state.step == s.steps) and state.step > resumed:
+        steps = log.length(ranks.agree(steps_in_all(state.step, log.spent(), s)))
+        if (state.step % s.eval_every == 0 or state.step >= steps) and state.step > resumed:
             score = evaluate(model, data.val, data.meta["val_bytes"], s.batch_size, device)
-            if not math.isfinite(score.loss):
-                raise FloatingPointError(f"validation loss {score.loss}")
-            best = score.loss < state.best_val_loss
+            best = state.note(ranks.agree(score.loss))
             log.score(state.step, score, best)
             if best:
-                state.best_val_loss, state.best_step = score.loss, state.step
                 state.save(path / "best.pt", log.state())
-            state.save(path / "last.pt", log.state())
-            if s.sample and state.step < s.steps:
+            state.save(path / "last.pt", log.state(), s.keep)
+            if s.sample and ranks.first and state.step < steps:
                 log.say("    " + story(state, data, s.sample).replace("\n", "\n    "))
-        if state.step >= s.steps or stop.signal:
-            break
+        stop.signal = int(max(ranks.places([stop.signal])))
+        ended = ended_by(state.step, steps, state.best_step, s)
+        if ended or stop.signal:
+            return ended
 
-        lr = lr_at(state.step, lr=o.lr, min_lr=o.min_lr, warmup=o.warmup, steps=s.steps)
+        lr = lr_at(state.step, lr=o.lr, min_lr=o.min_lr, warmup=o.warmup, steps=steps)
         for group in state.optimizer.param_groups:
             group["lr"] = lr
         with log.timer:
-            first = 0 if overfit else state.step * s.accum  # the step's first batch
-            shape = {"block_size": state.model.config.block_size, "batch_size": s.batch_size}
-            batches = [
-                batch_at(data.train, first + i, seed=s.seed, **shape) for i in range(s.accum)
-            ]
-            loss, norm = train_step(
-                model, state.optimizer, state.scaler, batches, device, o.grad_clip
-            )
+            batches = draw(data, settings, 0 if overfit else state.step, ranks)
+            update = state.optimizer, state.scaler
+            loss, norm = train_step(learner, *update, batches, device, o.grad_clip, ranks)
         state.step += 1
         log.step(state.step, loss, lr, norm)
+
+
+def life(args, settings, path, device, ranks, scratch) -> int:
+    """A run from its first line to its last; gives the exit status."""
+    s = settings.train
+    checkpoint = load_checkpoint(path / "last.pt") if args.resume else None
+    with ranks.in_turn():
+        data = open_prepared(prepared(**asdict(settings.data), scratch=scratch))
+    state = begin(settings, data, device, ranks)
+    if args.dry_run:
+        return forecast(state, settings, device, draw(data, settings, 0, ranks))
+    kept = state.load(checkpoint) if checkpoint else None
+    if ranks.first:
+        open_run(path, settings, data.path / "tokenizer.json", resume=args.resume)
+    tokens = tokens_per_step(settings, ranks)
+    with Log(path, s, tokens, state.step, kept, ranks=ranks) as log:
+        log.say("\n".join(headlines(path, settings, data, state, device)))
+        try:
+            with Interrupt(patient=ranks.world > 1) as stop:
+                ended = train(state, settings, data, device, path, log, args.overfit, stop)
+        except FloatingPointError as e:
+            return log.diverged(state, e)
+        except BrokenPipeError:  # nobody reads what we say: keep what was learnt
+            state.save(path / "last.pt", log.state())
+            raise
+        if not ended:
+            state.save(path / "last.pt", log.state())
+            log.stopped(state.step, again=not args.overfit)
+            return 128 + stop.signal
+        log.summary(state, ended)
+        if s.sample and ranks.first:
+            log.say("\n" + story(state, data, 4 * s.sample))
+            log.say(f"\nnext: python sample.py --run {quote(str(path))}")
+    return 0
 
 
 def main(argv=None):
     """Train. Exit status: 0, 3 for a loss that is not finite, 128 + n after signal n."""
     args, settings, path = parse(argv)
-    s = settings.train
-    checkpoint = load_checkpoint(path / "last.pt") if args.resume else None
-    device = pick_device(s.device, s.dtype)
-    data = open_prepared(prepared(**asdict(settings.data)))
-    state = begin(settings, data, device)
-    if checkpoint:
-        state.load(checkpoint)
-    open_run(path, settings, data.path / "tokenizer.json", resume=args.resume)
-
-    tokens_per_step = s.batch_size * s.accum * state.model.config.block_size
-    with Log(path, s, tokens_per_step, state.step, checkpoint and checkpoint["log"]) as log:
-        for line in headlines(path, settings, data, state, device):
-            log.say(line)
-        try:
-            with Interrupt() as stop:
-                train(state, settings, data, device, path, log, overfit=args.overfit, stop=stop)
-        except FloatingPointError as e:
-            again = "and --resume" if (path / "last.pt").exists() else "and start again"
-            print(f"error: step {state.step}: {e}; lower --lr, {again}", file=sys.stderr)
-            return 3
-        except BrokenPipeError:  # nobody reads what we say: keep what was learnt
-            state.save(path / "last.pt", log.state())
-            raise
-        if stop.signal and state.step < s.steps:
-            state.save(path / "last.pt", log.state())
-            again = (
-                ""
-                if args.overfit
-                else f"; go on: python train.py --run {quote(str(path))} --resume"
-            )
-            log.say(f"stopped at step {state.step}{again}")
-            return 128 + stop.signal
-        log.summary(state)
-        if s.sample:
-            log.say("\n" + story(state, data, 4 * s.sample))
-            log.say(f"\nnext: python sample.py --run {quote(str(path))}")
-    return 0
+    device = pick_device(settings.train.device, settings.train.dtype)
+    with memory_advice(settings.train), joined(device) as ranks, TemporaryDirectory() as tmp:
+        return life(args, settings, path, device, ranks, tmp if args.dry_run else None)
 
 
 if __name__ == "__main__":

@@ -192,10 +192,11 @@ def sha256(raw: bytes) -> str:
     return hashlib.sha256(raw).hexdigest()
 
 
-def prepared(data, *, tokenizer="bpe", vocab=1000, doc_sep=END) -> Path:
+def prepared(data, *, tokenizer="bpe", vocab=1000, doc_sep=END, scratch=None) -> Path:
     """The prepared directory for `data`: itself if it is one, else made from the text file, once.
 
     Its name hashes the text and everything else that shapes the tokens, so it is never stale.
+    With `scratch`, a directory, what has to be made is made there and not kept.
     """
     data = Path(data)
     if (data / "meta.json").exists():
@@ -209,6 +210,8 @@ def prepared(data, *, tokenizer="bpe", vocab=1000, doc_sep=END) -> Path:
     given = Path(tokenizer).read_bytes() if Path(tokenizer).is_file() else tokenizer.encode()
     key = json.dumps([FORMAT, sha256(text.encode()), sha256(given), vocab, doc_sep])
     out = CACHE / f"{data.stem}-{sha256(key.encode())[:12]}"
+    if scratch and not (out / "meta.json").exists():
+        out = Path(scratch) / out.name
     if not (out / "meta.json").exists():
         train, val = split_text(text, doc_sep)
         shapes = {"tokenizer": tokenizer, "vocab": vocab, "doc_sep": doc_sep, "name": data.name}

@@ -186,7 +186,7 @@ def test_non_finite_loss_exits_3_and_keeps_the_last_checkpoint(text_file, monkey
     monkeypatch.setattr(train, "train_step", poisoned)
     flags = ["--data", str(text_file), "--steps", "9", "--eval_every", "3", *TOY]
     assert train.main(flags) == 3
-    assert "error: step 5: loss nan" in capfd.readouterr().err
+    assert "error: step 5: batch 1 of 1: loss nan" in capfd.readouterr().err
     checkpoint = load_checkpoint("runs/my/last.pt")
     assert checkpoint["step"] == 3
     assert all(p.isfinite().all() for p in checkpoint["model"].values())

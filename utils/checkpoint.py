@@ -17,6 +17,7 @@ from data.prepare import sha256
 from model import GPTConfig, TinyGPT
 from tok.files import beside
 from utils.config import Settings, write_yaml
+from utils.ranks import ALONE, Ranks, sliced, whole
 
 VERSION = 1
 PARTS = ("model", "optimizer", "scaler")
@@ -92,6 +93,14 @@ def same_data(then: dict[str, Any], now: dict[str, Any]) -> None:
             raise ValueError(f"the {what} of {name} has changed since the run; bring it back")
 
 
+def keep_newest(path: Path, step: int, n: int) -> None:
+    """Copy a checkpoint to stepN.pt beside it, and delete all such copies but the n newest."""
+    atomic(path.with_name(f"step{step}.pt"), lambda part: shutil.copyfile(path, part))
+    copies = [p for p in path.parent.glob("step*.pt") if p.stem[4:].isdigit()]
+    for old in sorted(copies, key=lambda p: int(p.stem[4:]))[:-n]:
+        old.unlink()
+
+
 @dataclass
 class TrainState:
     """All that changes in a run. Batches are a pure function of the step and need no saving."""
@@ -104,27 +113,52 @@ class TrainState:
     step: int = 0
     best_val_loss: float = math.inf
     best_step: int = 0
+    ranks: Ranks = ALONE
 
-    def save(self, path, log: dict[str, Any]) -> None:
-        """Write everything, and the log's own state, to path."""
-        parts = {name: getattr(self, name).state_dict() for name in PARTS}
-        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in PARTS}
+    def save(self, path: Path, log: dict[str, Any], keep: int = 0) -> None:
+        """Write everything, and the log's own state, to path. All ranks call it, rank 0 writes.
+
+        Slices are put together, so any number of ranks reads what any other wrote. With `keep`
+        there is a copy beside it, stepN.pt, and as many older ones as make up that number.
+        """
+        parts = {name: whole(getattr(self, name).state_dict()) for name in PARTS}
+        apart = (*PARTS, "ranks")
+        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in apart}
         config = asdict(self.model.config)
         checkpoint = {
             "version": VERSION,
             "model_config": config,
-            "rng": rng_state(),
+            "rng": self.ranks.every(rng_state()),
             "log": log,
             **parts,
             **values,
         }
+        if not self.ranks.first:
+            return
         try:
             atomic(path, lambda part: torch.save(checkpoint, part))
         except RuntimeError as e:  # torch's word for a disk that is full
             raise OSError(f"cannot write {path}; is the disk full? ({str(e)[:60]})") from None
+        if keep:
+            keep_newest(path, self.step, keep)
 
-    def load(self, checkpoint: dict[str, Any]) -> None:
-        """Become what the checkpoint holds. ValueError if it is of another model or text."""
+    def note(self, val_loss: float) -> bool:
+        """Take down the loss of an evaluation, in nats; whether it is strictly the best so far.
+
+        Raises FloatingPointError if it is not finite.
+        """
+        if not math.isfinite(val_loss):
+            raise FloatingPointError(f"validation loss {val_loss}")
+        best = val_loss < self.best_val_loss
+        if best:
+            self.best_val_loss, self.best_step = val_loss, self.step
+        return best
+
+    def load(self, checkpoint: dict[str, Any]) -> dict[str, Any]:
+        """Become what the checkpoint holds, and give the log's state in it.
+
+        Raises ValueError if it is of another model or text.
+        """
         old = asdict(GPTConfig(**checkpoint["model_config"]))  # what it does not name is as before
         new = asdict(self.model.config)
         differ = [f"{k} {old[k]} there, {v} here" for k, v in new.items() if old[k] != v]
@@ -132,15 +166,30 @@ class TrainState:
             raise ValueError(f"the checkpoint is of another model: {', '.join(differ)}")
         same_data(checkpoint["data"], self.data)
         asked = [{k: g[k] for k in ("betas", "weight_decay")} for g in self.optimizer.param_groups]
-        self.model.load_state_dict(checkpoint["model"])
-        self.optimizer.load_state_dict(checkpoint["optimizer"])
+        now = self.model.state_dict()
+        weights = {name: sliced(value, now[name]) for name, value in checkpoint["model"].items()}
+        self.model.load_state_dict(weights)
+        self.optimizer.load_state_dict(self.slices(checkpoint["optimizer"]))
         for group, values in zip(self.optimizer.param_groups, asked, strict=True):
             group.update(values)  # a resumed run may change these: its settings win
         if checkpoint["scaler"] and self.scaler.is_enabled():
             self.scaler.load_state_dict(checkpoint["scaler"])
-        set_rng_state(checkpoint["rng"])
+        drawn = checkpoint["rng"]
+        drawn = drawn if isinstance(drawn, list) else [drawn]  # one alone, in older files
+        if self.ranks.rank < len(drawn):  # a rank more than then goes on from its own seed
+            set_rng_state(drawn[self.ranks.rank])
         for name in ("step", "best_val_loss", "best_step"):
             setattr(self, name, checkpoint[name])
+        return checkpoint["log"]
+
+    def slices(self, state: dict[str, Any]) -> dict[str, Any]:
+        """An optimizer's whole state dict, with this rank's slices of what it keeps."""
+        params = [p for group in self.optimizer.param_groups for p in group["params"]]
+        kept = {
+            i: {name: sliced(value, params[i]) for name, value in values.items()}
+            for i, values in state["state"].items()
+        }
+        return {**state, "state": kept}
 
 
 def latest_run(root="runs") -> Path:
@@ -185,9 +234,18 @@ def open_run(path: Path, settings: Settings, tokenizer_file, *, resume: bool) ->
         raise ValueError(f"{path} holds other files; choose another --run")
     if in_use(path / "metrics.csv"):
         raise ValueError(f"{path} is being trained by another process; choose another --run")
-    if not resume and path.exists():
+    if resume:
+        for torn in path.glob("*.tmp"):  # by a process that was killed while it wrote
+            torn.unlink()
+        atomic(path / "config.yaml", lambda part: write_yaml(settings, part))
+        return
+    new = path.with_name(
+        f".{path.name}.{os.getpid()}.tmp"
+    )  # a killed start leaves no half of a run
+    new.mkdir(parents=True, exist_ok=True)
+    write_yaml(settings, new / "config.yaml")
+    shutil.copyfile(tokenizer_file, new / "tokenizer.json")
+    if path.exists():
         n = next(n for n in itertools.count(1) if not path.with_name(f"{path.name}-{n}").exists())
         os.replace(path, path.with_name(f"{path.name}-{n}"))
-    path.mkdir(parents=True, exist_ok=True)
-    atomic(path / "config.yaml", lambda part: write_yaml(settings, part))
-    atomic(path / "tokenizer.json", lambda part: shutil.copyfile(tokenizer_file, part))
+    os.replace(new, path)

@@ -60,9 +60,12 @@ class TrainConfig:
 
     run: str = setting("", "a name under runs/, or a path; default: the name of the config or text")
     steps: int = setting(1000, "optimizer steps")
+    minutes: float = setting(0.0, "minutes to train, in place of steps; 0 = no limit")
+    patience: int = setting(0, "stop after so many evaluations without a better one; 0 = never")
     batch_size: int = setting(16, "sequences per micro-batch")
-    accum: int = setting(1, "micro-batches per step (gradient accumulation)")
+    accum: int = setting(1, "micro-batches per step and process (gradient accumulation)")
     eval_every: int = setting(250, "steps between evaluations, each of which saves")
+    keep: int = setting(0, "newest evaluations whose checkpoint is kept as stepN.pt, too")
     log_every: int = setting(10, "steps between lines of metrics.csv")
     sample: int = setting(60, "tokens of text to write at each evaluation; 0 = none")
     seed: int = setting(1337, "of the weights, the batches and the dropout")
@@ -71,6 +74,9 @@ class TrainConfig:
         "auto", "of the matrix products; auto = the best of the device"
     )
     compile: bool = setting(False, "torch.compile the model")
+    parallel: Literal["ddp", "fsdp"] = setting(
+        "ddp", "under torchrun: each process holds the model, or a slice of it"
+    )
     recompute: bool = setting(
         False, "activations again in the backward pass: less memory, a third more work"
     )
@@ -82,8 +88,11 @@ class TrainConfig:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
         if not 0 <= self.seed < 2**63:
             raise ValueError(f"seed={self.seed} must be in [0, 2**63)")
-        if self.sample < 0:
-            raise ValueError(f"sample={self.sample} must be 0 or more")
+        for name in ("sample", "minutes", "patience", "keep"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name}={getattr(self, name)} must be 0 or more")
+        if self.parallel == "fsdp" and self.sample:
+            raise ValueError(f"parallel=fsdp cannot write sample={self.sample}; use --sample 0")
 
 
 @dataclass(frozen=True)

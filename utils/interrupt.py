@@ -4,10 +4,13 @@ import signal
 
 
 class Interrupt:
-    """In `with Interrupt() as stop:` a first signal sets `stop.signal`; a second acts at once."""
+    """In `with Interrupt() as stop:` a first signal sets `stop.signal`; a second acts at once.
 
-    def __init__(self):
-        self.signal = 0
+    Not so with `patient`: torchrun passes on the Ctrl-C that its processes have had already.
+    """
+
+    def __init__(self, patient: bool = False):
+        self.signal, self.patient = 0, patient
         self._old: dict[int, object] = {}
 
     def __enter__(self):
@@ -17,7 +20,8 @@ class Interrupt:
 
     def _note(self, number, frame):
         self.signal = number
-        self._restore()
+        if not self.patient:
+            self._restore()
 
     def _restore(self):
         for number, handler in self._old.items():

@@ -2,10 +2,14 @@
 
 import csv
 import json
+import math
+import os
 import platform
+import subprocess
 import sys
 import time
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import torch
@@ -14,16 +18,25 @@ from tqdm import tqdm
 from model.attention import AUTO
 from utils.checkpoint import atomic, hold
 from utils.metrics import Mean, Score, perplexity
+from utils.ranks import ALONE
+from utils.timing import peak_memory
 
-COLUMNS = ["step", "tokens", "seconds", "lr", "train_loss", "grad_norm", "tokens_per_s"]
+ROOT = Path(__file__).parent.parent
+COLUMNS = ["step", "tokens", "seconds", "lr", "train_loss", "grad_norm", "tokens_per_s", "spikes"]
 COLUMNS += ["val_loss", "val_ppl", "val_bits_per_byte"]  # of evaluations, which have their own rows
 QUIET = 5.0  # seconds between lines where there is no terminal to draw a bar on
+
+
+def tokens_per_step(settings, ranks=ALONE) -> int:
+    """Tokens that one optimizer step learns from, all ranks together."""
+    s = settings.train
+    return s.batch_size * s.accum * ranks.world * settings.model.block_size
 
 
 def headlines(path, settings, data, state, device):
     """What a run says first: where, on what text, which model, for how long."""
     s, prepared = settings.train, data.path == Path(settings.data.data)
-    tokens = s.batch_size * s.accum * state.model.config.block_size
+    tokens = tokens_per_step(settings, state.ranks)
     yield f"run     {path}" + (f", from step {state.step}" if state.step else "")
     yield (
         f"data    {settings.data.data}: {len(data.train):,} training tokens, "
@@ -34,8 +47,11 @@ def headlines(path, settings, data, state, device):
     road = AUTO if settings.model.attn == "auto" else settings.model.attn
     yield f"model   {state.model.n_params():,} parameters, attention by {road}"
     yield f"device  {device.describe()}"
-    yield f"steps   {s.steps:,} of {tokens:,} tokens"
-    if settings.optim.warmup >= s.steps:
+    if state.ranks.world > 1:
+        yield f"ranks   {state.ranks.world}, by {s.parallel}"
+    long = f"{s.minutes:g} minutes" if s.minutes else f"{s.steps:,}"
+    yield f"steps   {long} of {tokens:,} tokens"
+    if settings.optim.warmup >= s.steps and not s.minutes:
         yield f"note    warmup={settings.optim.warmup} steps, so lr is never reached"
 
 
@@ -52,28 +68,61 @@ class Timer:
         self.seconds += self.clock() - self._start
 
 
-class Log:
-    """Follows one run. `state()` goes into the checkpoint, and back in as `state` on resume."""
+class Spikes:
+    """Finds losses that leap: more than 6 standard deviations above the mean of about 50 before."""
 
-    def __init__(self, path, train, tokens_per_step, step=0, state=None, clock=time.perf_counter):
-        state = state or {"seconds": 0.0, "mean": (0.0, 0), "since": (0.0, 0)}
-        self.path, self.clock, self.tokens_per_step = Path(path), clock, tokens_per_step
-        self.every, self.steps = train.log_every, train.steps
+    def __init__(self, mean=0.0, variance=0.0, seen=0, since=0, total=0):
+        self.mean, self.variance, self.seen = mean, variance, seen
+        self.since, self.total = since, total  # spikes since the last row, and in all
+
+    def add(self, loss: float) -> bool:
+        """Take a loss in; True if it is a spike. Mean and variance fade by 0.98 a step."""
+        away, keep = loss - self.mean, min(0.98, self.seen / (self.seen + 1))
+        spike = self.seen >= 50 and away > 6 * math.sqrt(self.variance)
+        self.variance = keep * (self.variance + (1 - keep) * away**2)
+        self.mean, self.seen = loss - keep * away, self.seen + 1
+        self.since, self.total = self.since + spike, self.total + spike
+        return spike
+
+    def state(self) -> tuple:
+        """What `Spikes(*state)` goes on from."""
+        return self.mean, self.variance, self.seen, self.since, self.total
+
+
+class Log:
+    """Follows one run. `state()` goes into the checkpoint, and back in as `state` on resume.
+
+    On a rank that is not the first it writes nothing.
+    """
+
+    def __init__(
+        self, path, train, tokens, step=0, state=None, clock=time.perf_counter, ranks=ALONE
+    ):
+        state = {"seconds": 0.0, "mean": (0.0, 0), "since": (0.0, 0), **(state or {})}
+        self.path, self.clock, self.tokens_per_step = Path(path), clock, tokens
+        self.every, self.steps, self.ranks = train.log_every, train.steps, ranks
         self.timer = Timer(state["seconds"], clock)
         self.mean = Mean(*state["mean"])  # of the losses since the last row
         self.since = tuple(state["since"])  # (seconds, step) at the last row
-        self.said = clock()
+        self.spikes = Spikes(*state.get("spikes", ()))
+        self.overflows, self.before = state.get("overflows", 0), state.get("spent", 0.0)
+        self.start = self.said = clock()
+        self.commit = commit()  # now: the code may change while it runs
         self._open_csv(step)
         self.bar = tqdm(
             total=self.steps,
             initial=step,
-            disable=None,  # None: only on a terminal
+            disable=None if ranks.first else True,  # None: only on a terminal
             bar_format="{percentage:3.0f}%|{bar:24}| {n}/{total} [{elapsed}<{remaining}]{postfix}",
         )
 
     def _open_csv(self, step: int) -> None:
         """Start metrics.csv, or on resume keep its whole rows up to the checkpoint's step."""
         rows, path = [], self.path / "metrics.csv"
+        if not self.ranks.first:
+            self.file = open(os.devnull, "a", encoding="utf-8")  # noqa: SIM115
+            self.csv = csv.DictWriter(self.file, COLUMNS)
+            return
         if step and path.exists():
             with open(path, encoding="utf-8", newline="") as f:
                 whole = [r for r in csv.DictReader(f) if r[COLUMNS[-1]] is not None]
@@ -92,16 +141,33 @@ class Log:
     def state(self) -> dict[str, Any]:
         """What a resumed run needs to write the same rows."""
         mean = (self.mean.total, self.mean.count)
-        return {"seconds": self.timer.seconds, "mean": mean, "since": self.since}
+        counts = {"spikes": self.spikes.state(), "overflows": self.overflows, "spent": self.spent()}
+        return {"seconds": self.timer.seconds, "mean": mean, "since": self.since, **counts}
+
+    def spent(self) -> float:
+        """Seconds since the run began, evaluation included, those between two starts not."""
+        return self.before + self.clock() - self.start
 
     def say(self, text: str) -> None:
         """Print a line for people without breaking the bar."""
         tqdm.write(text, file=sys.stdout)
         sys.stdout.flush()
 
+    def length(self, steps: float) -> int:
+        """Take down and give back how many steps there will be; with `minutes` that changes."""
+        self.steps = self.bar.total = int(steps)
+        return self.steps
+
     def step(self, step: int, loss: float, lr: float, grad_norm: float) -> None:
-        """Note a finished step: a row every `every` steps; for people a bar, or lines."""
+        """Note a finished step: a row every `every` steps; for people a bar, or lines.
+
+        A gradient norm that is not finite is float16's overflow, whose step was skipped.
+        """
         self.mean.add(loss)
+        usual = self.spikes.mean
+        if self.spikes.add(loss):
+            self.say(f"step {step}/{self.steps}  loss spike: {loss:.4f} after {usual:.4f}")
+        self.overflows += not math.isfinite(grad_norm)
         seconds, last = self.since
         speed = (step - last) * self.tokens_per_step / max(self.timer.seconds - seconds, 1e-9)
         facts = f"loss {loss:.4f}  ppl {perplexity(loss):.2f}  {speed:,.0f} tok/s"
@@ -118,8 +184,10 @@ class Log:
                 train_loss=self.mean.value,
                 grad_norm=grad_norm,
                 tokens_per_s=round(speed),
+                spikes=self.spikes.since,
             )
             self.mean, self.since = Mean(), (self.timer.seconds, step)
+            self.spikes.since = 0
 
     def score(self, step: int, score: Score, best: bool) -> None:
         """Note an evaluation: a row, and a line for people."""
@@ -138,25 +206,52 @@ class Log:
         )
         self.file.flush()
 
-    def summary(self, state) -> None:
-        """Write summary.json, and its gist for people."""
+    def stopped(self, step: int, again: bool) -> None:
+        """Say that a signal has stopped the run, and how to go on."""
+        go_on = f"; go on: python train.py --run {quote(str(self.path))} --resume"
+        self.say(f"stopped at step {step}" + (go_on if again else ""))
+
+    def diverged(self, state, e: FloatingPointError) -> int:
+        """Say which step was not finite and how to go on; the exit status. The summary notes it."""
+        again = "and --resume" if (self.path / "last.pt").exists() else "and start again"
+        print(f"error: step {state.step}: {e}; lower --lr, {again}", file=sys.stderr)
+        self.summary(state, "diverged")
+        return 3
+
+    def summary(self, state, stopped_by: str) -> None:
+        """Write summary.json, and its gist for people. `stopped_by` says what ended the run."""
+        if not self.ranks.first:
+            return
         seconds, tokens = self.timer.seconds, state.step * self.tokens_per_step
         values = {
             "best_val_loss": state.best_val_loss,
             "best_step": state.best_step,
             "steps": state.step,
+            "stopped_by": stopped_by,
             "tokens": tokens,
             "seconds": round(seconds, 3),  # of training: evaluation and sampling left out
             "tokens_per_s": round(tokens / max(seconds, 1e-9)),
+            "peak_memory": peak_memory(),  # bytes of this process, or of its GPU
+            "spikes": self.spikes.total,
+            "overflows": self.overflows,
             "params": state.model.n_params(),
+            "seed": state.settings["seed"],
+            "ranks": self.ranks.world,
             "data": state.data,
             "settings": state.settings,
             "machine": machine(),
+            **self.commit,
         }
+        if math.isinf(state.best_val_loss):  # JSON has no infinity
+            values["best_val_loss"] = None
         write_json(self.path / "summary.json", values)
+        if stopped_by == "diverged":
+            return
+        odd = ((self.spikes.total, "loss spikes"), (self.overflows, "float16 overflows"))
         self.say(
             f"done    {tokens:,} tokens in {seconds:.0f} s; best val loss "
             f"{state.best_val_loss:.4f} at step {state.best_step}"
+            + "".join(f"; {n} {what}" for n, what in odd if n)
         )
 
     def __enter__(self):
@@ -171,6 +266,20 @@ def write_json(path, values: dict[str, Any]) -> None:
     """Write a JSON file that is whole or not there."""
     text = json.dumps(values, indent=2, ensure_ascii=False) + "\n"
     atomic(path, lambda part: Path(part).write_text(text, encoding="utf-8"))
+
+
+def commit(root=ROOT) -> dict[str, Any]:
+    """The checkout's commit, and whether files differ from it; None, None where there is none."""
+    unknown = {"commit": None, "dirty": None}
+    command = ["git", "-C", str(root), "status", "--porcelain=v2", "--branch", "-uno"]
+    if not (root / ".git").exists():  # nor does that of some folder above it count
+        return unknown
+    try:
+        lines = subprocess.run(command, capture_output=True, check=True, text=True).stdout
+    except (OSError, subprocess.CalledProcessError):  # no git, or not allowed here
+        return unknown
+    head, *rest = lines.splitlines()
+    return {"commit": head.split()[-1], "dirty": any(line[0] != "#" for line in rest)}
 
 
 def machine() -> dict[str, str]:

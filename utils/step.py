@@ -6,36 +6,57 @@ from collections.abc import Sequence
 import torch
 
 from utils.device import Device
+from utils.ranks import ALONE, Ranks, sync
 
 
 def train_step(
-    model, optimizer, scaler, batches: Sequence, device: Device, grad_clip: float = 1.0
+    model,
+    optimizer,
+    scaler,
+    batches: Sequence,
+    device: Device,
+    grad_clip: float = 1.0,
+    ranks: Ranks = ALONE,
 ) -> tuple[float, float]:
-    """One step on the mean loss of micro-batches (x, y); gives loss (nats) and gradient norm.
+    """One step on micro-batches (x, y); gives loss (nats) and gradient norm.
 
+    The loss is the mean over all targets of the step, on all ranks; a target of -1 does not count.
     Raises FloatingPointError before the weights change if loss or gradient is not finite; only with
     float16 may a gradient overflow, since its scaler then skips the step and halves its scale.
     """
     model.train()
-    losses = []
-    for x, y in batches:
+    mine = [int((y >= 0).sum()) for _, y in batches]
+    counts = ranks.places(mine)
+    total, losses = sum(counts), []
+    if not total:
+        raise ValueError("a step without a target: all are -1; look at the data")
+    for i, (n, (x, y)) in enumerate(zip(mine, batches, strict=True)):
         x, y = x.to(device.device, non_blocking=True), y.to(device.device, non_blocking=True)
+        sync(model, i == len(batches) - 1)
         with device.autocast():
-            _, loss = model(x, y)
-        scaler.scale(loss / len(batches)).backward()
+            _, loss = model(x, y if n else x)  # without a target the mean would be 0/0
+        share = total / (n * ranks.world) if n else math.inf  # ranks' gradients are averaged
+        scaler.scale(loss / share).backward()
         losses.append(loss.detach())
     scaler.unscale_(optimizer)
     params = [p for group in optimizer.param_groups for p in group["params"]]
     norm = torch.nn.utils.clip_grad_norm_(params, grad_clip or math.inf)
-    loss, grad_norm = torch.stack(
-        [sum(losses) / len(batches), norm]
-    ).tolist()  # one wait for the device
+    norm = norm.full_tensor() if hasattr(norm, "full_tensor") else norm
+    *nats, grad_norm = torch.stack([*losses, norm]).tolist()  # one wait for the device
+    nats = ranks.places(nats)
+    loss = sum(a * n for a, n in zip(nats, counts, strict=True) if n) / total
     if not math.isfinite(loss) or not (math.isfinite(grad_norm) or scaler.is_enabled()):
         optimizer.zero_grad(set_to_none=True)
-        raise FloatingPointError(f"loss {loss}, gradient norm {grad_norm}")
+        raise FloatingPointError(f"{blame(nats)}loss {loss}, gradient norm {grad_norm}")
     if not math.isfinite(grad_norm) and scaler.get_scale() < 1:
         raise FloatingPointError(f"gradient norm {grad_norm} however small float16's scale")
     scaler.step(optimizer)
     scaler.update()
     optimizer.zero_grad(set_to_none=True)
     return loss, grad_norm
+
+
+def blame(nats: list[float]) -> str:
+    """Name the first micro-batch whose loss is not finite: [2.0, nan] -> "batch 2 of 2: "."""
+    bad = [i for i, loss in enumerate(nats, 1) if not math.isfinite(loss)]
+    return f"batch {bad[0]} of {len(nats)}: " if bad else ""

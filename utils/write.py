@@ -37,3 +37,10 @@ def stream_text(
 def write_text(*args, **kwargs) -> str:
     """The whole continuation of `stream_text` as one string."""
     return "".join(stream_text(*args, **kwargs))
+
+
+def story(state, data, n: int) -> str:
+    """Text of at most n tokens that a run's model makes up; its random state is left alone."""
+    sampling = {"temperature": 0.6, "top_k": 50, "seed": state.settings["seed"] + state.step}
+    documents = data.meta["documents"]
+    return write_text(state.model, data.tokenizer, "", n, documents=documents, **sampling).strip()

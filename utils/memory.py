@@ -1,0 +1,75 @@
+"""How much memory training will take: a step on tensors without contents, and a ledger of them.
+
+It runs the very operations of a step, so that every choice of architecture counts, in no time.
+"""
+
+import weakref
+from pathlib import Path
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from model import GPTConfig, TinyGPT
+from utils.config import OptimConfig
+from utils.optim import make_optimizer
+from utils.timing import peak_memory
+
+
+class Ledger(TorchDispatchMode):
+    """Counts the bytes of all tensors made inside `with Ledger() as ledger:`; see `peak`."""
+
+    def __init__(self):
+        super().__init__()
+        self.held: dict[int, int] = {}  # bytes of each living storage
+        self.now = self.peak = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        for leaf in tree_leaves(result):
+            if isinstance(leaf, torch.Tensor):
+                self.note(leaf.untyped_storage())
+        self.peak = max(self.peak, self.now)
+        return result
+
+    def note(self, storage) -> None:
+        """Count a storage until it dies; views share one."""
+        key = storage._cdata
+        if key not in self.held:
+            self.held[key] = storage.nbytes()
+            self.now += storage.nbytes()
+            weakref.finalize(storage, self.forget, key)
+
+    def forget(self, key: int) -> None:
+        """Strike out a storage."""
+        self.now -= self.held.pop(key)
+
+
+def step_memory(config: GPTConfig, optim: OptimConfig, device, batch_size: int, recompute) -> int:
+    """Most bytes of tensors in a training step: weights, gradients, AdamW's state, activations.
+
+    `device` is a utils.device.Device. What the allocator loses between tensors does not count.
+    """
+    from torch._subclasses.fake_tensor import FakeTensorMode  # here: importing it takes a while
+
+    with FakeTensorMode(), Ledger() as ledger:
+        model = TinyGPT(config).to(device.device)
+        model.recompute = recompute
+        optimizer = make_optimizer(model, optim)
+        idx = torch.zeros(batch_size, config.block_size, dtype=torch.long, device=device.device)
+        for _ in range(2):  # the optimizer's state is there from the second on
+            with device.autocast():
+                _, loss = model(idx, idx)
+            loss.backward()
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+    return ledger.peak
+
+
+def resident() -> int:
+    """Bytes of main memory that this process holds now, or its peak where that is not told."""
+    status = Path("/proc/self/status")
+    if not status.exists():
+        return peak_memory()
+    held = next(line for line in status.read_text().splitlines() if line.startswith("VmRSS:"))
+    return int(held.split()[1]) * 1024
