@@ -19,7 +19,7 @@ from pathlib import Path
 import train
 from tok.cli import Parser, run
 from utils.checkpoint import atomic
-from utils.config import DEFAULT, FIELDS, coerce, flat
+from utils.config import DEFAULT, FIELDS, coerce, flat, read_yaml, settings_from
 from utils.metrics import perplexity
 
 
@@ -45,20 +45,31 @@ def flags_of(config, path, values) -> list[str]:
 
 
 def train_one(config, path, values) -> dict:
-    """Train one combination, unless it has been with the same settings, and give its summary."""
+    """Train one combination, or go on with it, unless it is done; its summary.
+
+    A run that diverged is done, too: its loss is inf.
+    """
     flags = flags_of(config, path, values)
     _, settings, path = train.parse(flags)
-    summary = path / "summary.json"
-    if summary.exists():
-        found = json.loads(summary.read_text(encoding="utf-8"))
-        if found["settings"] == flat(settings):
-            return found
-    status = train.main(flags)
-    if status == 3:  # it diverged, which is a result
-        return {"best_val_loss": math.inf, "params": 0, "seconds": 0.0}
-    if status:
-        raise KeyboardInterrupt
-    return json.loads(summary.read_text(encoding="utf-8"))
+    found = read_summary(path)
+    if found.get("settings") != flat(settings):
+        status = train.main(flags + (["--resume"] if begun(path, settings) else []))
+        if status not in (0, 3):
+            raise KeyboardInterrupt
+        found = read_summary(path)
+    return {**found, "best_val_loss": math.inf} if found["stopped_by"] == "diverged" else found
+
+
+def read_summary(path) -> dict:
+    """summary.json of a run, {} if it has none."""
+    file = path / "summary.json"
+    return json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+
+
+def begun(path, settings) -> bool:
+    """Whether a run of these settings was interrupted there and can go on."""
+    there = (path / "last.pt").exists() and (path / "config.yaml").exists()
+    return there and flat(settings_from(read_yaml(path / "config.yaml"))) == flat(settings)
 
 
 def rank(results) -> list[dict]:

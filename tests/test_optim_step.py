@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from model import GPTConfig, TinyGPT
 from utils.config import OptimConfig
-from utils.device import compiled, pick_device
+from utils.device import TABLE, compiled, pick_device
 from utils.optim import lr_at, make_optimizer
-from utils.step import train_step
+from utils.step import blame, train_step
 
 CPU = pick_device("cpu", "float32")
 
@@ -99,6 +99,62 @@ def test_accumulation_equals_one_large_batch():
         torch.testing.assert_close(one[name], two[name], rtol=1e-3, atol=1e-4)
 
 
+def test_tokens_weigh_not_micro_batches():
+    """Targets of -1 do not count: 4 rows of 8, and 2 rows of which 3 targets are left, are 35."""
+    x, y = batch(1, rows=6)
+    y = y.clone()
+    y[4:] = -1
+    y[4, :3] = torch.tensor([5, 6, 7])
+    results = []
+    for batches in ([(x, y)], [(x[:4], y[:4]), (x[4:], y[4:])]):
+        model = toy()
+        optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+        loss, norm = train_step(model, optimizer, CPU.scaler(), batches, CPU, 0.0)
+        results.append((loss, norm, model.state_dict()))
+    (loss, norm, one), (loss2, norm2, two) = results
+    assert loss == pytest.approx(loss2, rel=1e-6)
+    assert norm == pytest.approx(norm2, rel=1e-5)
+    for name in one:
+        torch.testing.assert_close(one[name], two[name], rtol=1e-5, atol=1e-6)
+
+
+def test_a_micro_batch_without_a_target_changes_nothing():
+    x, y = batch(1)
+    results = []
+    for batches in ([(x, y)], [(x, y), (x, torch.full_like(y, -1))]):
+        model = toy()
+        optimizer = make_optimizer(model, OptimConfig())
+        results.append((train_step(model, optimizer, CPU.scaler(), batches, CPU), model))
+    (one, model), (two, other) = results
+    assert one == two
+    same = zip(model.parameters(), other.parameters(), strict=True)
+    assert all(torch.equal(a, b) for a, b in same)
+    with pytest.raises(ValueError, match="a step without a target"):
+        train_step(model, optimizer, CPU.scaler(), [(x, torch.full_like(y, -1))], CPU)
+
+
+def test_an_overflow_of_float16_skips_the_step_and_halves_the_scale():
+    """By the scaler of the CPU: the norm that is given tells of it, and Log counts it."""
+    model, scaler = toy(), torch.amp.GradScaler("cpu", init_scale=2.0**10)
+    optimizer = make_optimizer(model, OptimConfig())
+    hook = model.norm.weight.register_hook(lambda g: g * math.inf)
+    before = [p.detach().clone() for p in model.parameters()]
+    loss, norm = train_step(model, optimizer, scaler, [batch(0)], CPU)
+    assert math.isfinite(loss)
+    assert not math.isfinite(norm)
+    assert scaler.get_scale() == 2.0**9
+    assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
+    scaler.update(0.5)
+    with pytest.raises(FloatingPointError, match="however small"):
+        train_step(model, optimizer, scaler, [batch(0)], CPU)
+    hook.remove()
+
+
+def test_blame_names_the_first_batch():
+    assert blame([2.0, math.nan, math.inf]) == "batch 2 of 3: "
+    assert blame([2.0, 3.0]) == ""
+
+
 def test_gradient_is_clipped():
     model = toy()
     sgd = torch.optim.SGD(model.parameters(), lr=1.0)
@@ -166,6 +222,27 @@ def test_devices_that_are_not_there(device, dtype, said):
         pick_device(device, dtype)
 
 
+MACHINES = [  # what the machine has, what is asked for, what is taken
+    ({"cuda": 1, "bfloat16": 1}, ("auto", "auto"), ("cuda", torch.bfloat16)),
+    ({"cuda": 2, "bfloat16": 1}, ("cuda:1", "float16"), ("cuda:1", torch.float16)),
+    ({"cuda": 1}, ("auto", "auto"), ("cuda", torch.float16)),
+    ({"cuda": 1, "mps": 1, "bfloat16": 1}, ("mps", "auto"), ("mps", torch.float32)),
+    ({"cuda": 1, "bfloat16": 1}, ("cpu", "auto"), ("cpu", torch.float32)),
+    ({"mps": 1}, ("auto", "auto"), ("mps", torch.float32)),
+    ({}, ("auto", "auto"), ("cpu", torch.float32)),
+    ({}, ("auto", "bfloat16"), ("cpu", torch.bfloat16)),
+]
+
+
+@pytest.mark.parametrize(("has", "asked", "expected"), MACHINES)
+def test_the_table_decides_without_hardware(has, asked, expected):
+    precision = torch.get_float32_matmul_precision()
+    found = pick_device(*asked, {"cuda": 0, "bfloat16": 0, "mps": 0, "cpu": 1, **has})
+    torch.set_float32_matmul_precision(precision)
+    assert (str(found.device), found.dtype) == expected
+    assert [row[0] for row in TABLE] == ["cuda", "cuda", "mps", "cpu"]
+
+
 @pytest.mark.parametrize(
     ("cuda", "bf16", "mps", "expected"),
     [
@@ -191,3 +268,14 @@ def test_without_a_compiler_the_model_runs_eager_and_says_so(monkeypatch):
     said, model = [], toy()
     assert compiled(model, torch.device("cpu"), said.append) is model
     assert "no C++ compiler" in said[0]
+
+
+def test_windows_with_cuda_but_without_triton_runs_eager(monkeypatch):
+    monkeypatch.setattr("shutil.which", lambda name: name if name == "cl" else None)
+    monkeypatch.setattr("utils.device.find_spec", lambda _: None)
+    said, model = [], toy()
+    assert compiled(model, torch.device("cuda"), said.append) is model
+    assert "no triton" in said[0]
+    monkeypatch.setattr("torch.compile", lambda model: "compiled")
+    assert compiled(model, torch.device("cpu"), said.append) == "compiled"
+    assert "compile on" in said[1]

@@ -52,11 +52,11 @@ def step_memory(config: GPTConfig, optim: OptimConfig, device, batch_size: int, 
     """
     from torch._subclasses.fake_tensor import FakeTensorMode  # here: importing it takes a while
 
-    with FakeTensorMode(), Ledger() as ledger:
-        model = TinyGPT(config).to(device.device)
+    with FakeTensorMode(), Ledger() as ledger, device.device:
+        model = TinyGPT(config)
         model.recompute = recompute
         optimizer = make_optimizer(model, optim)
-        idx = torch.zeros(batch_size, config.block_size, dtype=torch.long, device=device.device)
+        idx = torch.zeros(batch_size, config.block_size, dtype=torch.long)
         for _ in range(2):  # the optimizer's state is there from the second on
             with device.autocast():
                 _, loss = model(idx, idx)

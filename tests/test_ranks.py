@@ -1,0 +1,135 @@
+"""Two processes, as torchrun starts them, learn what one learns alone; DDP, FSDP, checkpoints."""
+
+import csv
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import TOY
+
+import train
+from utils.checkpoint import load_checkpoint
+from utils.ranks import ALONE, Ranks, averaged, sharded
+
+ROOT = Path(__file__).parent.parent
+pytestmark = pytest.mark.skipif(not torch.distributed.is_gloo_available(), reason="needs gloo")
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+def train_on_two(runs, line, number):
+    """Train by two processes, and signal one when that line is said: [(stdout, stderr, status)]."""
+    env = {k: v for k, v in os.environ.items() if not k.startswith("COV")}
+    env |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": "2"}
+    env["PYTHONPATH"] = str(ROOT)
+    command = [sys.executable, ROOT / "tests" / "two_ranks.py", json.dumps(runs)]
+    ranks = [
+        subprocess.Popen(
+            command,
+            env={**env, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            encoding="utf-8",
+        )
+        for rank in range(2)
+    ]
+    said = []
+    for text in ranks[0].stdout:
+        said.append(text)
+        if text.startswith(line):
+            ranks[1].send_signal(number)  # one alone: the other must learn of it
+    return [(*rank.communicate(timeout=100), rank.returncode) for rank in ranks], "".join(said)
+
+
+def train_rows(run):
+    with open(Path("runs") / run / "metrics.csv", encoding="utf-8", newline="") as f:
+        return list(csv.DictReader(f))
+
+
+def train_losses(run):
+    return [float(row["train_loss"] or row["val_loss"]) for row in train_rows(run)]
+
+
+FLAGS = [*TOY, "--sample", "0", "--log_every", "1", "--eval_every", "4", "--n_layer", "2"]
+FLAGS += ["--lr", "3e-3", "--min_lr", "3e-3", "--warmup", "0"]  # the same, however long the run
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals differ")
+def test_two_ranks_are_one_with_twice_the_accumulation(text_file):
+    """DDP and FSDP; saved by two and resumed by one, and the other way.
+
+    Last a signal to one rank, which stops both at the same step, with a random state each.
+    """
+    flags = ["--data", str(text_file), *FLAGS]
+    assert train.main([*flags, "--run", "one", "--accum", "4", "--steps", "8"]) == 0
+    assert train.main([*flags, "--run", "early", "--accum", "4", "--steps", "4"]) == 0
+    two = [*flags, "--accum", "2"]
+    forever = ["--steps", "1000000", "--eval_every", "1000000", "--dropout", "0.1"]
+    done, said = train_on_two(
+        [
+            [*two, "--run", "ddp", "--steps", "8"],
+            [*two, "--run", "fsdp", "--steps", "4", "--parallel", "fsdp"],
+            ["--run", "fsdp", "--resume", "--steps", "8"],
+            ["--run", "early", "--resume", "--steps", "8", "--accum", "2", "--parallel", "fsdp"],
+            [*two, "--run", "late", "--steps", "4", "--parallel", "fsdp"],
+            [*flags, "--run", "cut", *forever],
+        ],
+        "step 1/1000000",
+        signal.SIGTERM,
+    )
+    for _, err, status in done:
+        assert status == 143, err
+        assert "error" not in err
+    assert "ranks   2, by ddp" in said
+    assert "ranks   2, by fsdp" in said
+    assert "go on: python train.py --run runs/cut --resume" in said
+    assert done[1][0] == ""  # only rank 0 is heard
+    checkpoint = load_checkpoint("runs/cut/last.pt")
+    assert int(train_rows("cut")[-1]["step"]) == checkpoint["step"]
+    assert not torch.equal(*(state["cpu"] for state in checkpoint["rng"]))
+    assert train.main(["--run", "late", "--resume", "--steps", "8", "--accum", "4"]) == 0
+    for run in ("ddp", "fsdp", "early", "late"):
+        assert len(train_losses(run)) == 10
+        assert train_losses(run) == pytest.approx(train_losses("one"), abs=1e-6), run
+    one, two = (load_checkpoint(f"runs/{r}/last.pt")["optimizer"] for r in ("late", "fsdp"))
+    assert one["state"].keys() == two["state"].keys()
+    assert one["state"][0]["exp_avg"].shape == two["state"][0]["exp_avg"].shape
+    assert json.loads(Path("runs/ddp/summary.json").read_text("utf-8"))["ranks"] == 2
+
+
+def test_alone_nothing_is_asked():
+    assert ALONE.places([1.0, 2.0]) == [1.0, 2.0]
+    assert ALONE.agree(3) == 3
+    assert ALONE.every("x") == ["x"]
+    model = torch.nn.Linear(2, 2)
+    assert averaged(model, ALONE, "ddp") is model
+    assert sharded(model, None, ALONE) is model
+    assert not torch.distributed.is_initialized()
+
+
+def test_ranks_take_every_nth_batch():
+    """Two ranks with accum=3 draw between them the batches of one with accum=6, in its order."""
+    from data.loader import Prepared
+    from utils.config import settings_from
+
+    tokens = torch.arange(500).numpy()
+    data = Prepared(Path(), tokens, tokens, None, {})
+    shape = {"block_size": 4, "batch_size": 2}
+    one, two = (settings_from({**shape, "accum": n}) for n in (6, 3))
+    whole_step = train.draw(data, one, 5, ALONE)
+    parts = [train.draw(data, two, 5, Ranks(rank, 2)) for rank in range(2)]
+    in_order = [batch for place in zip(*parts, strict=True) for batch in place]
+    assert len(whole_step) == 6
+    for (x, y), (a, b) in zip(whole_step, in_order, strict=True):
+        assert torch.equal(x, a)
+        assert torch.equal(y, b)
