@@ -6,7 +6,7 @@ python train.py --config configs/shakespeare_char.yaml --lr 2e-3
 python train.py --run tiny --resume --steps 2000    # go on where it stopped
 python train.py --overfit --steps 200               # one batch, again and again: loss must go to 0
 python train.py --dry-run                           # how large, how long; writes nothing
-torchrun --nproc_per_node=2 train.py --accum 2      # as one process with --accum 4
+torchrun --nproc_per_node=2 -- train.py --accum 2   # as one process with --accum 4
 """
 
 from dataclasses import asdict, replace

@@ -92,7 +92,7 @@ def test_two_ranks_are_one_with_twice_the_accumulation(text_file):
         assert "error" not in err
     assert "ranks   2, by ddp" in said
     assert "ranks   2, by fsdp" in said
-    assert "go on: python train.py --run runs/cut --resume" in said
+    assert "go on: torchrun --nproc_per_node=2 -- train.py --run runs/cut --resume" in said
     assert done[1][0] == ""  # only rank 0 is heard
     checkpoint = load_checkpoint("runs/cut/last.pt")
     assert int(train_rows("cut")[-1]["step"]) == checkpoint["step"]

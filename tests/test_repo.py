@@ -161,8 +161,9 @@ def test_python_of_the_readme_runs(tmp_path, monkeypatch):
 
 def quick(line):
     """The same command, made short: few steps, and the environment that runs the tests."""
-    if "train.py" in line or "sweep.py" in line:
-        line = re.sub(r" --steps \d+", "", line) + " --steps 6 --eval_every 3 --sample 8"
+    if any(name in line for name in ("train.py", "sweep.py", "utils.chaos")):
+        line = re.sub(r" --(steps|minutes) \d+", "", line) + " --steps 6 --eval_every 3"
+        line += "" if "--sample" in line else " --sample 8"
     if line.startswith("make train"):
         line += " ARGS='--steps 6 --eval_every 3 --sample 8'"
     if "bench.py" in line or line == "make bench":
@@ -170,6 +171,7 @@ def quick(line):
     if line.startswith("make "):
         venv = sys.prefix
         line += f" -o {venv}/.installed -o {venv}/.installed-dev VENV={venv}"
+    line = line.replace("torchrun ", "python -m torch.distributed.run --standalone ", 1)
     return line.replace("python ", f"{sys.executable} ", 1)
 
 

@@ -208,7 +208,9 @@ class Log:
 
     def stopped(self, step: int, again: bool) -> None:
         """Say that a signal has stopped the run, and how to go on."""
-        go_on = f"; go on: python train.py --run {quote(str(self.path))} --resume"
+        n = self.ranks.world
+        start = "python" if n == 1 else f"torchrun --nproc_per_node={n} --"
+        go_on = f"; go on: {start} train.py --run {quote(str(self.path))} --resume"
         self.say(f"stopped at step {step}" + (go_on if again else ""))
 
     def diverged(self, state, e: FloatingPointError) -> int:
