@@ -150,6 +150,18 @@ def test_an_overflow_of_float16_skips_the_step_and_halves_the_scale():
     hook.remove()
 
 
+def test_the_micro_batch_of_a_gradient_that_is_not_finite_is_named():
+    """All losses are finite: the gradients are taken again, one by one."""
+    model, calls = toy(), iter(range(99))
+    model.norm.weight.register_hook(lambda g: g * math.nan if next(calls) % 3 == 1 else g)
+    optimizer = make_optimizer(model, OptimConfig())
+    with pytest.raises(FloatingPointError, match=r"batch 2 of 3: loss .*, gradient norm nan"):
+        x, y = batch(0)
+        batches = [(x, torch.full_like(y, -1)), batch(1), batch(2)]  # the first has no target
+        train_step(model, optimizer, CPU.scaler(), batches, CPU)
+    assert all(p.grad is None for p in model.parameters())
+
+
 def test_blame_names_the_first_batch():
     assert blame([2.0, math.nan, math.inf]) == "batch 2 of 3: "
     assert blame([2.0, 3.0]) == ""

@@ -377,6 +377,15 @@ def test_a_start_that_was_killed_leaves_nothing_in_the_way(text_file, monkeypatc
     assert not list(Path("runs/my").glob("*.tmp"))
 
 
+def test_rows_after_the_checkpoint_are_cut(toy_run):
+    """A killed run had written rows of steps that it will take again."""
+    whole = (toy_run / "metrics.csv").read_text(encoding="utf-8")
+    row = whole.splitlines()[-1].replace("6,", "8,", 1)
+    (toy_run / "metrics.csv").write_text(whole + row + "\n", encoding="utf-8")
+    assert train.main(["--run", "my", "--resume", "--steps", "7", "--log_every", "9"]) == 0
+    assert [r["step"] for r in rows("my")] == ["3", "6", "6", "7", "7"]
+
+
 def test_what_fsdp_cannot_do_is_refused(text_file, error_of):
     flags = [*flags_for(text_file)[:-2], "--parallel", "fsdp", "--sample", "5"]
     assert "parallel=fsdp cannot write sample=5; use --sample 0" in error_of(train.main, *flags)

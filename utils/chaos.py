@@ -37,8 +37,8 @@ def start(path: Path, flags) -> subprocess.Popen:
 
 
 def saving(path: Path, pid: int) -> bool:
-    """Whether this process is writing a checkpoint of the run just now, or died while it did."""
-    return any(path.glob(f"*.pt.{pid}.tmp"))
+    """Whether this process writes a checkpoint, or died in it, where an older one is at stake."""
+    return (path / "last.pt").exists() and any(path.glob(f"*.pt.{pid}.tmp"))
 
 
 def kill_at(process, path: Path, seconds: float, in_save: bool) -> str:

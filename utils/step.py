@@ -9,6 +9,35 @@ from utils.device import Device
 from utils.ranks import ALONE, Ranks, sync
 
 
+def loss_of(model, x, y, device: Device):
+    """Mean cross-entropy of a micro-batch x, y (B,T), moved to the device, under autocast.
+
+    Without any target the mean would be 0/0: then some finite loss, which is to count nothing.
+    """
+    y = y if (y >= 0).any() else x
+    x, y = x.to(device.device, non_blocking=True), y.to(device.device, non_blocking=True)
+    with device.autocast():
+        return model(x, y)[1]
+
+
+def norms_alone(model, params, batches, device: Device) -> list[float]:
+    """The gradient's norm for each micro-batch by itself, to find the one that is at fault."""
+    norms = []
+    sync(model, False)  # this rank's own gradient, not the mean over ranks
+    for x, y in batches:
+        loss_of(model, x, y, device).backward()
+        norms.append(float(sum(p.grad.norm() for p in params if p.grad is not None)))
+        for p in params:
+            p.grad = None
+    return norms
+
+
+def blame(values: list[float]) -> str:
+    """Name the first micro-batch whose value is not finite: [2.0, nan] -> "batch 2 of 2: "."""
+    bad = [i for i, value in enumerate(values, 1) if not math.isfinite(value)]
+    return f"batch {bad[0]} of {len(values)}: " if bad else ""
+
+
 def train_step(
     model,
     optimizer,
@@ -31,10 +60,8 @@ def train_step(
     if not total:
         raise ValueError("a step without a target: all are -1; look at the data")
     for i, (n, (x, y)) in enumerate(zip(mine, batches, strict=True)):
-        x, y = x.to(device.device, non_blocking=True), y.to(device.device, non_blocking=True)
         sync(model, i == len(batches) - 1)
-        with device.autocast():
-            _, loss = model(x, y if n else x)  # without a target the mean would be 0/0
+        loss = loss_of(model, x, y, device)
         share = total / (n * ranks.world) if n else math.inf  # ranks' gradients are averaged
         scaler.scale(loss / share).backward()
         losses.append(loss.detach())
@@ -47,16 +74,11 @@ def train_step(
     loss = sum(a * n for a, n in zip(nats, counts, strict=True) if n) / total
     if not math.isfinite(loss) or not (math.isfinite(grad_norm) or scaler.is_enabled()):
         optimizer.zero_grad(set_to_none=True)
-        raise FloatingPointError(f"{blame(nats)}loss {loss}, gradient norm {grad_norm}")
+        who = blame(nats) or blame(ranks.places(norms_alone(model, params, batches, device)))
+        raise FloatingPointError(f"{who}loss {loss}, gradient norm {grad_norm}")
     if not math.isfinite(grad_norm) and scaler.get_scale() < 1:
         raise FloatingPointError(f"gradient norm {grad_norm} however small float16's scale")
     scaler.step(optimizer)
     scaler.update()
     optimizer.zero_grad(set_to_none=True)
     return loss, grad_norm
-
-
-def blame(nats: list[float]) -> str:
-    """Name the first micro-batch whose loss is not finite: [2.0, nan] -> "batch 2 of 2: "."""
-    bad = [i for i, loss in enumerate(nats, 1) if not math.isfinite(loss)]
-    return f"batch {bad[0]} of {len(nats)}: " if bad else ""
