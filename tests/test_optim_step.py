@@ -155,9 +155,9 @@ def test_the_micro_batch_of_a_gradient_that_is_not_finite_is_named():
     model, calls = toy(), iter(range(99))
     model.norm.weight.register_hook(lambda g: g * math.nan if next(calls) % 3 == 1 else g)
     optimizer = make_optimizer(model, OptimConfig())
+    x, y = batch(0)
+    batches = [(x, torch.full_like(y, -1)), batch(1), batch(2)]  # the first has no target
     with pytest.raises(FloatingPointError, match=r"batch 2 of 3: loss .*, gradient norm nan"):
-        x, y = batch(0)
-        batches = [(x, torch.full_like(y, -1)), batch(1), batch(2)]  # the first has no target
         train_step(model, optimizer, CPU.scaler(), batches, CPU)
     assert all(p.grad is None for p in model.parameters())
 
