@@ -59,7 +59,7 @@ def begin(settings, data, device, ranks) -> TrainState:
     model.recompute = settings.train.recompute
     if settings.train.parallel == "fsdp":
         model = sharded(model, device, ranks)
-    torch.manual_seed(settings.train.seed + ranks.rank)  # each rank drops out other places
+    ranks.reseed(settings.train.seed)
     optimizer = make_optimizer(model, settings.optim)
     return TrainState(model, optimizer, device.scaler(), flat(settings), data.meta, ranks=ranks)
 

@@ -53,6 +53,11 @@ class Ranks:
             torch.distributed.all_gather_object(values, value)
         return values
 
+    def reseed(self, seed: int) -> None:
+        """Let every rank but the first draw otherwise from here on: dropout of its own."""
+        if not self.first:
+            torch.manual_seed(seed + self.rank)
+
     @contextmanager
     def in_turn(self):
         """Rank 0 goes first, the others after it: what it has made they find."""
