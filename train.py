@@ -52,7 +52,7 @@ def begin(settings, data, device) -> TrainState:
     check_length(data, config.block_size)
     model = TinyGPT(config).to(device.device)
     model.recompute = settings.train.recompute
-    optimizer = make_optimizer(model, settings.optim)
+    optimizer = make_optimizer(model, settings.optim, device.dtype)
     return TrainState(model, optimizer, device.scaler(), flat(settings), data.meta)
 
 
@@ -65,7 +65,7 @@ def story(state, data, n) -> str:
 
 def train(state, settings, data, device, path, log, *, overfit, stop) -> None:
     """The loop: evaluate, save, step, log. Returns when all steps are done, or after a signal."""
-    s, o = settings.train, settings.optim
+    s = settings.train
     model = compiled(state.model, device.device, log.say) if s.compile else state.model
     resumed = state.step
     while True:
@@ -84,7 +84,7 @@ def train(state, settings, data, device, path, log, *, overfit, stop) -> None:
         if state.step >= s.steps or stop.signal:
             break
 
-        lr = lr_at(state.step, lr=o.lr, min_lr=o.min_lr, warmup=o.warmup, steps=s.steps)
+        lr = lr_at(state.step, s.steps, settings.optim)
         for group in state.optimizer.param_groups:
             group["lr"] = lr
         with log.timer:
@@ -94,7 +94,7 @@ def train(state, settings, data, device, path, log, *, overfit, stop) -> None:
                 batch_at(data.train, first + i, seed=s.seed, **shape) for i in range(s.accum)
             ]
             loss, norm = train_step(
-                model, state.optimizer, state.scaler, batches, device, o.grad_clip
+                model, state.optimizer, state.scaler, batches, device, settings.optim.grad_clip
             )
         state.step += 1
         log.step(state.step, loss, lr, norm)
