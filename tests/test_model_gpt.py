@@ -368,7 +368,7 @@ def test_flops_of_gpt2_small_by_hand():
 
 
 def test_start_of_embedding_and_of_what_writes_to_the_stream():
-    """emb_std is the embedding's alone, a tied head's with it; zero_init makes blocks identities."""
+    """emb_std is the embedding's alone, or with a tied head; zero_init makes blocks identities."""
     for tied in (True, False):
         torch.manual_seed(0)
         start = {"emb_std": 0.5, "zero_init": True, "tie_weights": tied}
