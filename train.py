@@ -60,7 +60,7 @@ def begin(settings, data, device, ranks) -> TrainState:
     if settings.train.parallel == "fsdp":
         model = sharded(model, device, ranks)
     ranks.reseed(settings.train.seed)
-    optimizer = make_optimizer(model, settings.optim)
+    optimizer = make_optimizer(model, settings.optim, device.dtype)
     return TrainState(model, optimizer, device.scaler(), flat(settings), data.meta, ranks=ranks)
 
 
@@ -93,7 +93,7 @@ def train(state, settings, data, device, path, log, overfit, stop) -> str:
         if ended or stop.signal:
             return ended
 
-        lr = lr_at(state.step, lr=o.lr, min_lr=o.min_lr, warmup=o.warmup, steps=steps)
+        lr = lr_at(state.step, steps, o)
         for group in state.optimizer.param_groups:
             group["lr"] = lr
         with log.timer:

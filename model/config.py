@@ -45,6 +45,8 @@ class GPTConfig:
     )
     qk_norm: bool = setting(False, "normalise queries and keys, head by head")
     tie_weights: bool = setting(True, "the head reuses the token embedding")
+    emb_std: float = setting(0.02, "standard deviation of the token embedding at the start")
+    zero_init: bool = setting(False, "what writes to the stream starts at 0: a block does nothing")
     attn: Literal["auto", "sdpa", "naive"] = setting(
         "auto", "fused attention, or the equation as it is"
     )
@@ -75,7 +77,7 @@ class GPTConfig:
             raise ValueError(f"d_ff={self.d_ff} must be positive, or 0 for the usual width")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout={self.dropout} must be in [0, 1)")
-        for name, usual in (("rope_theta", "10000"), ("norm_eps", "1e-5")):
+        for name, usual in (("rope_theta", "10000"), ("norm_eps", "1e-5"), ("emb_std", "0.02")):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name}={getattr(self, name)} must be positive; {usual} is usual")
         self.check_heads()

@@ -104,16 +104,20 @@ class TinyGPT(nn.Module):
 
     @torch.no_grad()
     def init_weights(self):
-        """GPT-2's start: N(0, 0.02), biases 0, what writes to the stream over sqrt(2 n_layer)."""
+        """GPT-2's start: N(0, 0.02), biases 0, what writes to the stream over sqrt(2 n_layer).
+
+        With zero_init that is 0: each block starts as the identity (Fixup, Zhang et al. 2019).
+        """
+        c = self.config
         for m in self.modules():
             if isinstance(m, nn.Linear | nn.Embedding):
-                m.weight.normal_(0, 0.02)
+                m.weight.normal_(0, c.emb_std if m.weight is self.tok_emb.weight else 0.02)
             if isinstance(m, nn.Linear) and m.bias is not None:
                 m.bias.zero_()
         for m in self.modules():
             if isinstance(m, Block):  # 2 n_layer terms add up in the stream: keep their sum's size
-                m.attn.proj.weight.div_(math.sqrt(2 * self.config.n_layer))
-                m.mlp.down.weight.div_(math.sqrt(2 * self.config.n_layer))
+                for weight in (m.attn.proj.weight, m.mlp.down.weight):
+                    weight.zero_() if c.zero_init else weight.div_(math.sqrt(2 * c.n_layer))
 
     def features(self, idx):
         """The stream after the last norm, idx (B,T) -> (B,T,C); `head` turns it into logits."""

@@ -365,3 +365,16 @@ def test_flops_of_gpt2_small_by_hand():
     with torch.device("meta"):
         flops = TinyGPT(GPTConfig()).flops_per_token()
     assert flops == 6 * weights + 12 * 12 * 768 * 1024
+
+
+def test_start_of_embedding_and_of_what_writes_to_the_stream():
+    """emb_std is the embedding's alone, or with a tied head; zero_init makes blocks identities."""
+    for tied in (True, False):
+        torch.manual_seed(0)
+        start = {"emb_std": 0.5, "zero_init": True, "tie_weights": tied}
+        model = TinyGPT(GPTConfig(500, 8, n_layer=2, n_head=2, d_model=64, **start))
+        assert model.tok_emb.weight.std().item() == pytest.approx(0.5, rel=0.05)
+        assert model.head.weight.std().item() == pytest.approx(0.5 if tied else 0.02, rel=0.05)
+        assert model.blocks[0].mlp.up.weight.std().item() == pytest.approx(0.02, rel=0.1)
+        x = torch.randn(2, 5, 64)
+        assert torch.equal(model.blocks[0](x), x)

@@ -28,7 +28,7 @@ def batch(seed, rows=4):
 
 
 def test_lr_by_hand():
-    at = [lr_at(i, lr=1.0, min_lr=0.0, warmup=2, steps=6) for i in range(8)]
+    at = [lr_at(i, 6, OptimConfig(lr=1.0, min_lr=0.0, warmup=2)) for i in range(8)]
     assert at == pytest.approx([1 / 3, 2 / 3, 1, 0.5 + math.sqrt(0.125), 0.5, 0.14645, 0, 0], 1e-4)
 
 
@@ -40,13 +40,13 @@ def test_lr_over_ten_thousand_steps():
         else:
             coefficient = 0.5 * (1 + math.cos(math.pi * (step - 100) / 9900))
             expected = 1e-4 + coefficient * 9e-4
-        got = lr_at(step, lr=1e-3, min_lr=1e-4, warmup=100, steps=10_000)
+        got = lr_at(step, 10_000, OptimConfig(lr=1e-3, min_lr=1e-4, warmup=100))
         assert got == pytest.approx(expected, rel=1e-12)
 
 
 @given(st.integers(0, 50), st.integers(1, 50), st.integers(0, 120))
 def test_lr_stays_between_its_bounds(warmup, steps, step):
-    lr = lr_at(step, lr=1.0, min_lr=0.1, warmup=warmup, steps=steps)
+    lr = lr_at(step, steps, OptimConfig(lr=1.0, min_lr=0.1, warmup=warmup))
     assert 0 < lr <= 1
     if step >= max(warmup, steps):
         assert lr == 0.1

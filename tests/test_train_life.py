@@ -69,7 +69,7 @@ def test_the_schedule_ends_where_the_minutes_end():
     """At an uneven pace, 0.25 s a step and later 0.5 s, the last rate of a minute is min_lr."""
     train_config, step, seconds, rate = TrainConfig(minutes=1), 0, 0.0, math.nan
     while not ended_by(step, steps := steps_in_all(step, seconds, train_config), 0, train_config):
-        rate = lr_at(step, lr=1.0, min_lr=0.01, warmup=10, steps=steps)
+        rate = lr_at(step, steps, OptimConfig(lr=1.0, min_lr=0.01, warmup=10))
         step, seconds = step + 1, seconds + (0.25 if step < 100 else 0.5)
     assert step == 100 + 70
     assert rate == pytest.approx(0.01, abs=0.001)
@@ -389,6 +389,8 @@ def test_rows_after_the_checkpoint_are_cut(toy_run):
 def test_what_fsdp_cannot_do_is_refused(text_file, error_of):
     flags = [*flags_for(text_file)[:-2], "--parallel", "fsdp", "--sample", "5"]
     assert "parallel=fsdp cannot write sample=5; use --sample 0" in error_of(train.main, *flags)
+    flags = [*flags_for(text_file), "--parallel", "fsdp", "--optimizer", "muon"]
+    assert "optimizer=muon needs whole matrices" in error_of(train.main, *flags)
     for name in ("minutes", "patience", "keep"):
         said = error_of(train.main, f"--{name}", "-1")
         assert f"{name}=-1" in said

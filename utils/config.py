@@ -31,22 +31,33 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class OptimConfig:
-    """AdamW and its learning rate over time."""
+    """The optimizer, and its learning rate over time."""
 
+    optimizer: Literal["adamw", "muon"] = setting(
+        "adamw", "muon moves the blocks' matrices, AdamW the rest"
+    )
     lr: float = setting(1e-3, "highest learning rate")
-    min_lr: float = setting(1e-4, "learning rate where the cosine ends")
+    min_lr: float = setting(1e-4, "learning rate where the schedule ends")
+    schedule: Literal["cosine", "linear", "trapezoid"] = setting(
+        "cosine", "how the learning rate falls from lr to min_lr"
+    )
     warmup: int = setting(100, "steps over which the learning rate rises to lr")
-    weight_decay: float = setting(0.1, "AdamW's decay of matrices; vectors have none")
+    cooldown: float = setting(0.4, "share of the steps over which a trapezoid falls")
+    weight_decay: float = setting(0.1, "decay of matrices; vectors have none")
     beta1: float = setting(0.9, "AdamW's memory of the gradient")
     beta2: float = setting(0.99, "AdamW's memory of the squared gradient")
+    momentum: float = setting(0.95, "Muon's memory of the gradient")
     grad_clip: float = setting(1.0, "largest norm of the gradient; 0 = no limit")
 
     def __post_init__(self):
+        check_choices(self)
         if self.lr <= 0:
             raise ValueError(f"lr={self.lr} must be positive; try 0.001")
         if not 0 <= self.min_lr <= self.lr:
             raise ValueError(f"min_lr={self.min_lr} must be in [0, lr={self.lr}]; lower it, too")
-        for name in ("beta1", "beta2"):
+        if not 0 <= self.cooldown <= 1:
+            raise ValueError(f"cooldown={self.cooldown} must be in [0, 1], a share of the steps")
+        for name in ("beta1", "beta2", "momentum"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be in [0, 1)")
         for name in ("warmup", "weight_decay", "grad_clip"):
@@ -103,6 +114,10 @@ class Settings:
     data: DataConfig
     optim: OptimConfig
     train: TrainConfig
+
+    def __post_init__(self):
+        if self.train.parallel == "fsdp" and self.optim.optimizer == "muon":
+            raise ValueError("optimizer=muon needs whole matrices; use --parallel ddp, or adamw")
 
 
 SECTIONS = {"model": GPTConfig, "data": DataConfig, "optim": OptimConfig, "train": TrainConfig}

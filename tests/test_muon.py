@@ -1,0 +1,154 @@
+"""utils/muon.py: orthogonal steps, beside the singular value decomposition and torch's own Muon."""
+
+import math
+
+import pytest
+import torch
+
+from model import GPTConfig, TinyGPT
+from utils.config import OptimConfig
+from utils.device import pick_device
+from utils.muon import Muon, orthogonal
+from utils.optim import make_optimizer, matrices
+from utils.step import train_step
+
+CPU = pick_device("cpu", "float32")
+MUON = OptimConfig(optimizer="muon", lr=0.01, weight_decay=0.1, momentum=0.9)
+
+
+def toy(**kwargs):
+    torch.manual_seed(0)
+    config = {"vocab_size": 20, "block_size": 8, "n_layer": 2, "n_head": 2, "d_model": 16}
+    return TinyGPT(GPTConfig(**{**config, **kwargs}))
+
+
+def batch(seed, rows=4):
+    ids = torch.randint(20, (rows, 9), generator=torch.Generator().manual_seed(seed))
+    return ids[:, :-1], ids[:, 1:]
+
+
+@pytest.mark.parametrize("shape", [(3, 16, 16), (2, 8, 32), (2, 32, 8), (1, 1, 5), (1, 5, 1)])
+def test_orthogonal_is_near_u_vt(shape):
+    """U and V stay as the decomposition has them; the singular values go near 1, together."""
+    X = torch.randn(shape, generator=torch.Generator().manual_seed(1))
+    U, _, Vt = torch.linalg.svd(X, full_matrices=False)
+    found = U.mT @ orthogonal(X) @ Vt.mT  # diagonal, if U and V are the same
+    S = found.diagonal(dim1=1, dim2=2)
+    assert found.sub(torch.diag_embed(S)).abs().max() < 1e-3
+    assert S.min() > 0.5
+    assert S.max() < 1.3
+
+
+def test_orthogonal_by_hand():
+    """One value s: s / |s| = 1, and five times 3.4445 s - 4.775 s^3 + 2.0315 s^5."""
+    s = 1.0
+    for _ in range(5):
+        s = 3.4445 * s - 4.7750 * s**3 + 2.0315 * s**5
+    assert orthogonal(torch.tensor([[[-7.0]]])).item() == pytest.approx(-s, rel=1e-5)
+    assert orthogonal(torch.zeros(1, 2, 3)).abs().sum() == 0  # no gradient, no step
+
+
+def test_a_stack_is_its_matrices_one_by_one():
+    X = torch.randn(4, 12, 20, generator=torch.Generator().manual_seed(2))
+    X[1] *= 1e4
+    apart = torch.cat([orthogonal(x[None]) for x in X])
+    torch.testing.assert_close(orthogonal(X), apart, rtol=1e-4, atol=1e-5)
+
+
+def test_three_steps_beside_torch():
+    """torch.optim.Muon works in bfloat16, each matrix by itself, with the same scale of lr."""
+    ours, theirs = (
+        [torch.nn.Parameter(torch.randn(s, generator=torch.Generator().manual_seed(5)))
+         for s in ((16, 16), (32, 16), (16, 40), (16, 16))]
+        for _ in range(2)
+    )  # fmt: skip
+    adamw = torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
+    groups = [{"params": [p], "rows": [len(p)]} for p in ours]
+    kwargs = {"lr": 0.02, "momentum": 0.9, "weight_decay": 0.3}
+    muon = Muon(adamw, groups, **kwargs, dtype=torch.bfloat16)
+    peer = torch.optim.Muon(theirs, **kwargs, adjust_lr_fn="match_rms_adamw")
+    for seed in range(3):
+        for params in (ours, theirs):
+            g = torch.Generator().manual_seed(seed)
+            for p in params:
+                p.grad = torch.randn(p.shape, generator=g)
+        muon.step()
+        peer.step()
+    for p, q in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(p, q, rtol=0, atol=0.02 * 0.2 * math.sqrt(40) * 0.05)
+
+
+def test_which_parameters_are_whose():
+    """Muon has the blocks' matrices; queries, keys and values are three, of their own heights."""
+    model = toy(n_head=4, n_kv_head=2, mlp="swiglu", tie_weights=False)
+    names = {id(p): name for name, p in model.named_parameters()}
+    rows = {names[id(p)]: g["rows"] for g in matrices(model) for p in g["params"]}
+    assert rows["blocks.1.attn.qkv.weight"] == [16, 8, 8]
+    assert rows["blocks.0.attn.proj.weight"] == [16]
+    assert rows["blocks.0.mlp.gate.weight"] == [64]
+    assert len(rows) == 2 * 5
+    optimizer = make_optimizer(model, MUON)
+    all_of_them = [id(p) for g in optimizer.param_groups for p in g["params"]]
+    assert sorted(all_of_them) == sorted(names)  # each once
+    by_adamw = {names[id(p)] for g in optimizer.adamw.param_groups for p in g["params"]}
+    assert {"tok_emb.weight", "head.weight", "norm.weight"} <= by_adamw
+    assert not by_adamw & set(rows)
+
+
+def test_queries_keys_and_values_are_made_orthogonal_apart():
+    model = toy(n_layer=1, bias=False)
+    before = model.blocks[0].attn.qkv.weight.detach().clone()
+    optimizer = make_optimizer(model, OptimConfig(optimizer="muon", lr=0.5, weight_decay=0))
+    train_step(model, optimizer, CPU.scaler(), [batch(0)], CPU, 0)
+    for part in (before - model.blocks[0].attn.qkv.weight).split(16):
+        S = torch.linalg.svdvals(part / (0.5 * 0.2 * 4))
+        assert S.max() < 1.3
+        assert S.mean() > 0.5
+
+
+def test_decay_pulls_without_a_direction():
+    """With a gradient of zero only the decay is left: w (1 - lr lambda)."""
+    model = toy()
+    optimizer = make_optimizer(model, MUON)
+    w = model.blocks[0].mlp.up.weight
+    before = w.detach().clone()
+    for p in model.parameters():
+        p.grad = torch.zeros_like(p)
+    optimizer.step()
+    torch.testing.assert_close(w.detach(), before * (1 - 0.01 * 0.1))
+
+
+def test_state_goes_through_a_file_and_back(tmp_path):
+    """Three steps are two steps, saved, loaded into a fresh optimizer, and a third: to the bit."""
+    ends = []
+    for again in (False, True):
+        model = toy()
+        optimizer = make_optimizer(model, MUON)
+        for i in range(3):
+            if again and i == 2:
+                torch.save([model.state_dict(), optimizer.state_dict()], tmp_path / "s.pt")
+                weights, state = torch.load(tmp_path / "s.pt", weights_only=True)
+                model = toy()
+                model.load_state_dict(weights)
+                optimizer = make_optimizer(model, MUON)
+                optimizer.load_state_dict(state)
+            train_step(model, optimizer, CPU.scaler(), [batch(i)], CPU)
+        ends.append(list(model.parameters()))
+    assert all(torch.equal(a, b) for a, b in zip(*ends, strict=True))
+
+
+def test_one_batch_is_learnt_by_heart():
+    model = toy(zero_init=True)
+    optimizer = make_optimizer(model, MUON)
+    for _ in range(60):
+        loss, _ = train_step(model, optimizer, CPU.scaler(), [batch(0)], CPU)
+    assert loss < 0.1
+
+
+def test_a_frozen_parameter_stays():
+    model = toy()
+    model.blocks[0].mlp.up.weight.requires_grad_(False)
+    before = model.blocks[0].mlp.up.weight.clone()
+    optimizer = make_optimizer(model, MUON)
+    train_step(model, optimizer, CPU.scaler(), [batch(0)], CPU)
+    assert torch.equal(model.blocks[0].mlp.up.weight, before)
