@@ -113,8 +113,8 @@ def seeds_of(seed, B) -> list[int]:
     seeds = [seed + i for i in range(B)] if isinstance(seed, int) else list(seed)
     if len(seeds) != B:
         raise ValueError(f"{len(seeds)} seeds for {B} prompts; give one each, or a single number")
-    if bad := [s for s in seeds if not 0 <= s < 2**63]:
-        raise ValueError(f"seed={bad[0]} must be in [0, 2**63)")
+    if bad := [s for s in seeds if not 0 <= s < 2**64]:
+        raise ValueError(f"seed={bad[0]} must be in [0, 2**64)")
     return seeds
 
 

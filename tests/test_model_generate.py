@@ -249,7 +249,7 @@ def text(m, idx, steps, **kwargs):
     [
         ({"seed": [1]}, "1 seeds for 3 prompts"),
         ({"seed": -1}, "seed=-1 must be in"),
-        ({"seed": 2**63 - 1}, "seed=9223372036854775808"),
+        ({"seed": 2**64 - 1}, "seed=18446744073709551616"),
         ({"vocab_size": 0}, "vocab_size=0 must be from 1 to the model's 23"),
         ({"vocab_size": 24}, "vocab_size=24"),
     ],

@@ -57,10 +57,19 @@ def pick_device(device: str = "auto", dtype: str = "auto") -> Device:
     return Device(found, DTYPES[dtype])
 
 
+def compiler(device: torch.device) -> bool:
+    """Whether torch.compile has what it needs there: a C++ compiler on the CPU."""
+    return device.type != "cpu" or any(map(shutil.which, ("c++", "g++", "clang++", "cl")))
+
+
 def compiled(model, device: torch.device, say):
     """torch.compile the model, or give it back if there is no C++ compiler; `say` is told which."""
-    if device.type == "cpu" and not any(map(shutil.which, ("c++", "g++", "clang++", "cl"))):
+    if not compiler(device):
         say("compile off: no C++ compiler found, so the model runs eager")
         return model
     say("compile on: the first steps take a while")
     return torch.compile(model)
+
+
+def compile_writing(model, say):
+    """Compile."""

@@ -1,8 +1,7 @@
-"""From a prompt to text: the start of a document, the model's continuation, decoded as it comes."""
+"""From prompts to text: the start of a document, the model's continuation, decoded as it comes."""
 
-from collections.abc import Iterator
-
-import torch
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 
 from data.prepare import END
 from model import TinyGPT, generate
@@ -19,21 +18,101 @@ def start_ids(tokenizer, prompt: str, documents: int) -> list[int]:
         return [0]
 
 
+def up_to(pieces: Iterable[str], stops: Iterable[str]) -> Iterator[str]:
+    """The text before the first stop string to be completed, however the pieces are cut.
+
+    Held back is only what may yet become one: "E", "N", "Dx" with the stop "END!" -> "ENDx".
+    """
+    held, stops = "", list(stops)
+    for piece in pieces:
+        held += piece
+        found = [(held.index(stop) + len(stop), held.index(stop)) for stop in stops if stop in held]
+        if found:
+            held = held[: min(found)[1]]
+            break
+        starts = (n for stop in stops for n in range(1, len(stop)) if held.endswith(stop[:n]))
+        free = len(held) - max(starts, default=0)
+        if free:
+            yield held[:free]
+        held = held[free:]
+    if held:
+        yield held
+
+
+def check_stops(stops: Iterable[str]) -> None:
+    """Raise ValueError for an empty stop string, which stands everywhere."""
+    if "" in stops:
+        raise ValueError("a stop string is empty, and would end every text at once; leave it out")
+
+
+def ids_of(model: TinyGPT, tokenizer, prompts, steps: int, documents: int, **sampling):
+    """`generate` from texts, (B,) a step, only ids that the tokenizer knows; and its stop id."""
+    rows = [start_ids(tokenizer, prompt, documents) for prompt in prompts]
+    end = tokenizer.special_tokens[END] if documents > 1 else None
+    known = min(tokenizer.vocab_size, model.config.vocab_size)
+    return generate(model, rows, steps, stop=end, vocab_size=known, **sampling), end
+
+
 def stream_text(
-    model: TinyGPT, tokenizer, prompt: str, steps: int, *, documents: int = 1, **sampling
+    model: TinyGPT, tokenizer, prompt: str, steps: int, *, documents: int = 1, stops=(), **sampling
 ) -> Iterator[str]:
     """Yield a prompt's continuation piece by piece: at most `steps` tokens, to the document's end.
 
-    `documents` is how many the training text had; `sampling` goes to model.generate. Raises
-    ValueError for a prompt that the tokenizer cannot spell.
+    `documents` is how many the training text had; a stop string ends the text before itself;
+    `sampling` goes to model.generate. Raises ValueError for an empty stop string, or a prompt that
+    the tokenizer cannot spell.
     """
-    device = next(model.parameters()).device
-    idx = torch.tensor([start_ids(tokenizer, prompt, documents)], device=device)
-    stop = tokenizer.special_tokens[END] if documents > 1 else None
-    drawn = (int(token) for token in generate(model, idx, steps, stop=stop, **sampling))
-    return tokenizer.decode_stream(token for token in drawn if token != stop)
+    check_stops(stops)
+    drawn, end = ids_of(model, tokenizer, [prompt], steps, documents, **sampling)
+    ids = (i for i in map(int, drawn) if i != end)
+    return up_to(tokenizer.decode_stream(ids), stops)
 
 
 def write_text(*args, **kwargs) -> str:
     """The whole continuation of `stream_text` as one string."""
     return "".join(stream_text(*args, **kwargs))
+
+
+@dataclass(frozen=True)
+class Written:
+    """A continuation: its text, its ids, and what the model gave each id, in nats."""
+
+    text: str
+    ids: list[int]
+    logprobs: list[float]
+
+    @property
+    def mean_logprob(self) -> float:
+        """Mean log-probability of the drawn tokens under the model itself, at temperature 1."""
+        return sum(self.logprobs) / len(self.logprobs) if self.logprobs else 0.0
+
+
+def write_batch(
+    model: TinyGPT, tokenizer, prompts, steps: int, *, documents: int = 1, stops=(), **sampling
+) -> list[Written]:
+    """Continue several prompts at once, each as `stream_text` would alone with its own seed."""
+    check_stops(stops)
+    columns: list[list[float]] = []
+
+    def note(ids, logits):
+        chosen = logits.float().log_softmax(-1).gather(-1, ids[:, None])
+        columns.append(chosen[:, 0].tolist())
+
+    drawn, end = ids_of(model, tokenizer, prompts, steps, documents, watch=note, **sampling)
+    steps_made = [ids.tolist() for ids in drawn]
+    written = []
+    for i in range(len(prompts)):
+        used: list[int] = []  # as far as the text reads on
+        row = [ids[i] for ids in steps_made]
+        text = "".join(up_to(tokenizer.decode_stream(taken(row, end, used)), stops))
+        written.append(Written(text, used, [column[i] for column in columns[: len(used)]]))
+    return written
+
+
+def taken(ids: Iterable[int], end: int | None, used: list[int]) -> Iterator[int]:
+    """Pass on the ids before `end`, and note them in `used` as they are asked for."""
+    for i in ids:
+        if i == end:
+            return
+        used.append(i)
+        yield i
