@@ -12,10 +12,10 @@ from model.generate import check_sampling
 from tok.cli import Parser, run
 from utils.checkpoint import latest_run, load_model
 from utils.config import run_dir
-from utils.device import compile_writing, pick_device
+from utils.device import pick_device
 from utils.study import grid, rivals
-from utils.terminal import Pace, bold, converse, note, read_prompts, show
-from utils.write import check_stops, start_ids, stream_text, write_batch
+from utils.terminal import bold, converse, note, read_prompts, show
+from utils.write import check_stops, compile_step, start_ids, stream_text, write_batch
 
 
 def parse(argv):
@@ -31,14 +31,18 @@ def parse(argv):
     p.add_argument("--temp", type=float, nargs="+", default=[0.8], help="0 = likeliest (def. 0.8)")
     p.add_argument("--top_k", type=int, nargs="+", default=[50], help="0 = all (default 50)")
     p.add_argument("--top_p", type=float, help="draw from the likeliest that make up this share")
-    p.add_argument("--min_p", type=float, help="drop what has less than this share of the likeliest")
+    p.add_argument(
+        "--min_p", type=float, help="drop what is below this share of the likeliest"
+    )
     p.add_argument("--repetition_penalty", type=float, default=1.0, help="> 1: repeats less (CTRL)")
     p.add_argument("--seed", type=int, help="the same seed writes the same text")
     p.add_argument("--no-cache", action="store_true", help="the same text, without the KV cache")
-    p.add_argument("--compile", action="store_true", help="torch.compile each block")
+    p.add_argument("--compile", action="store_true", help="torch.compile, if it is faster")
     p.add_argument("--device", default="auto", help="auto, cpu, cuda, mps")
     ways = p.add_mutually_exclusive_group()
-    ways.add_argument("--interactive", action="store_true", help="type a line, get its continuation")
+    ways.add_argument(
+        "--interactive", action="store_true", help="continue each line you type"
+    )
     ways.add_argument("--grid", action="store_true", help="a table over --temp and --top_k")
     ways.add_argument("--show-probs", action="store_true", help="each token beside the 5 likeliest")
     return p.parse_args(argv)
@@ -82,7 +86,7 @@ def main(argv=None):
     if max(a.top_k) > V:
         note(f"top_k={max(a.top_k)} is more than the vocabulary: all {V} tokens stay")
     if a.compile:
-        compile_writing(model, note)
+        compile_step(model, note)
     if a.interactive:
         converse(lambda p, pace: stream_text(model, tokenizer, p, a.steps, watch=pace, **one))
     elif a.grid:

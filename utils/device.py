@@ -69,7 +69,3 @@ def compiled(model, device: torch.device, say):
         return model
     say("compile on: the first steps take a while")
     return torch.compile(model)
-
-
-def compile_writing(model, say):
-    """Compile."""

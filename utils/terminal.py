@@ -61,6 +61,7 @@ class Pace:
         self.tokens, self.start = 0, time.perf_counter()
 
     def __call__(self, ids, logits) -> None:
+        """Count a step's ids (B,)."""
         self.tokens += len(ids)
 
     def __str__(self) -> str:
