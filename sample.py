@@ -31,18 +31,14 @@ def parse(argv):
     p.add_argument("--temp", type=float, nargs="+", default=[0.8], help="0 = likeliest (def. 0.8)")
     p.add_argument("--top_k", type=int, nargs="+", default=[50], help="0 = all (default 50)")
     p.add_argument("--top_p", type=float, help="draw from the likeliest that make up this share")
-    p.add_argument(
-        "--min_p", type=float, help="drop what is below this share of the likeliest"
-    )
+    p.add_argument("--min_p", type=float, help="drop what is below this share of the likeliest")
     p.add_argument("--repetition_penalty", type=float, default=1.0, help="> 1: repeats less (CTRL)")
     p.add_argument("--seed", type=int, help="the same seed writes the same text")
     p.add_argument("--no-cache", action="store_true", help="the same text, without the KV cache")
     p.add_argument("--compile", action="store_true", help="torch.compile, if it is faster")
     p.add_argument("--device", default="auto", help="auto, cpu, cuda, mps")
     ways = p.add_mutually_exclusive_group()
-    ways.add_argument(
-        "--interactive", action="store_true", help="continue each line you type"
-    )
+    ways.add_argument("--interactive", action="store_true", help="continue each line you type")
     ways.add_argument("--grid", action="store_true", help="a table over --temp and --top_k")
     ways.add_argument("--show-probs", action="store_true", help="each token beside the 5 likeliest")
     return p.parse_args(argv)
