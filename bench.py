@@ -10,25 +10,31 @@ Contenders take turns, and medians count.
 
 import json
 import time
+from functools import partial
 from pathlib import Path
 
 import torch
 
 import tok
 from data.prepare import read_text
-from model import generate
+from model import lay_out
 from model.attention import AUTO
 from tok.cli import Parser, run
 from utils.device import pick_device
 from utils.log import machine
-from utils.peers import NanoGPT, learn_with_tokenizers
+from utils.peers import NanoGPT, Transformers, learn_with_tokenizers, transformers_installed
 from utils.timing import peak_apart, peak_memory, summary, take_turns
-from utils.workload import gpt, stepper, two_steps
+from utils.workload import copier, gpt, stepper, two_steps, writer
 
 TINY = Path(__file__).parent / "data" / "tiny.txt"
 SHAPES = {  # name: (layers, heads, d_model, block_size, batch_size, vocab_size)
     "4x128": (4, 4, 128, 64, 12, 65),
     "6x384": (6, 6, 384, 256, 8, 65),
+}
+WRITE = {  # the same, and how many tokens are written
+    "4x128": ((4, 4, 128, 256, 1, 65), 64),
+    "6x384": ((6, 6, 384, 256, 1, 65), 64),
+    "12x768": ((12, 12, 768, 1024, 1, 50257), 16),
 }
 BLOCKS = {f"{T}": (4, 4, 128, T, 2048 // T, 65) for T in (128, 256, 512, 1024)}
 
@@ -45,14 +51,22 @@ def bench_train(a, device):
 
 
 def bench_write(a, device):
-    """Generation of 64 tokens after a prompt of one, batch 1."""
-    for name, shape in SHAPES.items():
-        model = gpt(shape).to(device.device)
-        prompt = torch.zeros((1, 1), dtype=torch.long, device=device.device)
-        contenders: dict = {"llm-tiny": lambda m=model, p=prompt: list(generate(m, p, 64))}
+    """Generation after a prompt of one token, batch 1; then 32 rows together and one by one.
+
+    `copying` copies as many bytes as the weights have, once a token: its x time is the fraction of
+    the memory's bandwidth that is reached.
+    """
+    for name, (shape, n) in WRITE.items():
+        model = lay_out(gpt(shape).to(device.device)).eval()
+        contenders: dict = {"llm-tiny": writer(model, 1, n), "copying": copier(model, n)}
         if a.nanogpt:
-            contenders["nanoGPT"] = NanoGPT(a.nanogpt, shape, device).write
-        yield f"write {name}", contenders, 64, "tok/s"
+            contenders["nanoGPT"] = partial(NanoGPT(a.nanogpt, shape, device).write, n)
+        if a.peers and transformers_installed():
+            contenders["transformers"] = partial(Transformers(shape, device).write, n)
+        yield f"write {name}", contenders, n, "tok/s"
+    model = lay_out(gpt(WRITE["4x128"][0]).to(device.device)).eval()
+    contenders = {"batch of 32": writer(model, 32, 32), "one by one": writer(model, 1, 32, 32)}
+    yield "write 4x128", contenders, 32 * 32, "tok/s"
 
 
 def bench_attention(a, device):
@@ -97,7 +111,7 @@ def main(argv=None):
     p.add_argument("--only", nargs="+", choices=BENCHES, default=list(BENCHES), help="which ones")
     p.add_argument("--runs", type=int, default=15, help="counted rounds (default 15)")
     p.add_argument("--nanogpt", metavar="DIR", help="a checkout of nanoGPT to measure beside")
-    p.add_argument("--peers", action="store_true", help="tokenizers and tiktoken beside ours")
+    p.add_argument("--peers", action="store_true", help="also tokenizers, tiktoken, transformers")
     p.add_argument("--text", default=TINY, help="for the tokenizer (default data/tiny.txt)")
     p.add_argument("--vocab", type=int, default=1000, help="tokens to learn (default 1000)")
     p.add_argument("--workers", type=int, default=1, help="processes of the tokenizer (default 1)")

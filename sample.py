@@ -2,15 +2,20 @@
 
 python sample.py --prompt "Once upon a time"
 python sample.py --run tiny --steps 300 --temp 0.7 --top_k 40 --seed 1
+python sample.py --prompt "A fox" "A hen" --num 3
+python sample.py --grid --temp 0.5 0.8 1.0 --top_k 10 50
+python sample.py --interactive
 """
 
-import sys
-
+from model import lay_out
+from model.generate import check_sampling
 from tok.cli import Parser, run
 from utils.checkpoint import latest_run, load_model
 from utils.config import run_dir
 from utils.device import pick_device
-from utils.write import start_ids, stream_text
+from utils.study import grid, rivals
+from utils.terminal import bold, converse, note, read_prompts, show
+from utils.write import check_stops, compile_step, start_ids, stream_text, write_batch
 
 
 def parse(argv):
@@ -18,43 +23,81 @@ def parse(argv):
     p = Parser(prog="sample.py", description=__doc__)
     p.add_argument("--run", help="a name under runs/, or a path (default: the newest)")
     p.add_argument("--ckpt", choices=("best", "last"), default="best", help="which (default best)")
-    p.add_argument("--prompt", default="", help="text to go on from; empty = start a new one")
+    p.add_argument("--prompt", nargs="+", help="texts to go on from, or - for stdin (default none)")
+    p.add_argument("--prompt-file", metavar="FILE", help="a file that holds the prompt")
+    p.add_argument("--num", type=int, default=1, help="continuations of each prompt (default 1)")
     p.add_argument("--steps", type=int, default=200, help="most tokens to write (default 200)")
-    p.add_argument("--temp", type=float, default=0.8, help="0 = always the likeliest (default 0.8)")
-    p.add_argument("--top_k", type=int, default=50, help="of the k likeliest; 0 = all (default 50)")
+    p.add_argument("--stop", nargs="+", default=[], help="strings to end before")
+    p.add_argument("--temp", type=float, nargs="+", default=[0.8], help="0 = likeliest (def. 0.8)")
+    p.add_argument("--top_k", type=int, nargs="+", default=[50], help="0 = all (default 50)")
     p.add_argument("--top_p", type=float, help="draw from the likeliest that make up this share")
+    p.add_argument("--min_p", type=float, help="drop what is below this share of the likeliest")
+    p.add_argument("--repetition_penalty", type=float, default=1.0, help="> 1: repeats less (CTRL)")
     p.add_argument("--seed", type=int, help="the same seed writes the same text")
+    p.add_argument("--no-cache", action="store_true", help="the same text, without the KV cache")
+    p.add_argument("--compile", action="store_true", help="torch.compile, if it is faster")
     p.add_argument("--device", default="auto", help="auto, cpu, cuda, mps")
+    ways = p.add_mutually_exclusive_group()
+    ways.add_argument("--interactive", action="store_true", help="continue each line you type")
+    ways.add_argument("--grid", action="store_true", help="a table over --temp and --top_k")
+    ways.add_argument("--show-probs", action="store_true", help="each token beside the 5 likeliest")
     return p.parse_args(argv)
 
 
-def note(text):
-    """Tell people something without touching stdout."""
-    print(f"note: {text}", file=sys.stderr)
+def check(a) -> None:
+    """Raise ValueError for flags that make no sense, or not together."""
+    for name in ("num", "steps"):
+        if getattr(a, name) < 1:
+            raise ValueError(f"{name}={getattr(a, name)} must be at least 1")
+    if min(a.top_k) < 0:
+        raise ValueError(f"top_k={min(a.top_k)} must be 0 (every token) or more")
+    if a.seed is not None and not 0 <= a.seed < 2**63:
+        raise ValueError(f"seed={a.seed} must be in [0, 2**63)")
+    for temp in a.temp:
+        check_sampling(temp, None, a.top_p, a.min_p, a.repetition_penalty)
+    for name in ("temp", "top_k"):
+        if len(getattr(a, name)) > 1 and not a.grid:
+            raise ValueError(f"{name}={getattr(a, name)}: several values need --grid")
+    check_stops(a.stop)
 
 
 def main(argv=None):
-    """Print the prompt and its continuation as it is made."""
+    """Print each prompt and its continuation as it is made."""
     a = parse(argv)
-    if a.top_k < 0:
-        raise ValueError(f"top_k={a.top_k} must be 0 (every token) or more")
+    check(a)
     path = run_dir(a.run) if a.run else latest_run()
     device = pick_device(a.device).device
     model, tokenizer, checkpoint = load_model(path, a.ckpt)
-    model.to(device).eval()
+    lay_out(model).to(device).eval()
     documents, T, V = checkpoint["data"]["documents"], model.config.block_size, tokenizer.vocab_size
-    sampling = {"temperature": a.temp, "top_k": a.top_k or None, "top_p": a.top_p, "seed": a.seed}
-    pieces = stream_text(model, tokenizer, a.prompt, a.steps, documents=documents, **sampling)
+    settings = {"documents": documents, "stops": a.stop, "seed": a.seed, "cache": not a.no_cache}
+    settings |= {"top_p": a.top_p, "min_p": a.min_p, "repetition_penalty": a.repetition_penalty}
+    one = {**settings, "temperature": a.temp[0], "top_k": a.top_k[0] or None}
+    prompts = [""] if a.interactive else read_prompts(a.prompt, a.prompt_file)
+    prompts = [prompt for prompt in prompts for _ in range(a.num)]
+    n = max(len(start_ids(tokenizer, prompt, documents)) for prompt in prompts)
     note(f"{path}/{a.ckpt}.pt, step {checkpoint['step']}, {model.n_params():,} parameters")
-    n = len(start_ids(tokenizer, a.prompt, documents))
     if n > T:
         note(f"the prompt has {n} tokens; the model sees the last {T}")
-    if a.top_k > V:
-        note(f"top_k={a.top_k} is more than the vocabulary: all {V} tokens stay")
-    print(a.prompt, end="", flush=True)
-    for piece in pieces:
-        print(piece, end="", flush=True)
-    print()
+    if max(a.top_k) > V:
+        note(f"top_k={max(a.top_k)} is more than the vocabulary: all {V} tokens stay")
+    if a.compile:
+        compile_step(model, note)
+    if a.interactive:
+        converse(lambda p, pace: stream_text(model, tokenizer, p, a.steps, watch=pace, **one))
+    elif a.grid:
+        for line in grid(model, tokenizer, prompts, a.steps, a.temp, a.top_k, **settings):
+            print(line, flush=True)
+    elif a.show_probs:
+        for prompt in prompts:
+            for line in rivals(model, tokenizer, prompt, a.steps, **one):
+                print(line, flush=True)
+    elif len(prompts) == 1:
+        show(prompts[0], stream_text(model, tokenizer, prompts[0], a.steps, **one))
+    else:
+        written = write_batch(model, tokenizer, prompts, a.steps, **one)
+        for i, (prompt, w) in enumerate(zip(prompts, written, strict=True), 1):
+            print(f"{bold(f'--- {i}')}\n{bold(prompt)}{w.text}")
 
 
 if __name__ == "__main__":

@@ -28,34 +28,36 @@ def causal_mask(T: int, S: int, device=None, *, causal=True, window=0):
     return seen & (back.abs() < window) if window else seen
 
 
-def attend_naive(q, k, v, *, causal=True, window=0, dropout=0.0):
+def attend_naive(q, k, v, *, causal=True, window=0, seen=None, dropout=0.0):
     """softmax(q k^T / sqrt(D)) v, eq. 1 of Attention Is All You Need.
 
     q (B,H,T,D), k and v (B,K,S,D) -> (B,H,T,D). Fewer keys' heads than H are shared by groups
-    (Ainslie et al. 2023); window as in `causal_mask` (Longformer, section 3.1).
+    (Ainslie et al. 2023); window as in `causal_mask` (Longformer, section 3.1). `seen`, bool to
+    (B,H,T,S), stands in the place of both where the rows of a batch differ.
     """
     k, v = (t.repeat_interleave(q.size(1) // t.size(1), 1) for t in (k, v))  # (B,H,S,D)
     score = q @ k.mT / math.sqrt(q.size(-1))  # (B,H,T,S)
-    if causal or window:
+    if seen is None and (causal or window):
         seen = causal_mask(q.size(-2), k.size(-2), q.device, causal=causal, window=window)
+    if seen is not None:
         score = score.masked_fill(~seen, -math.inf)
     return F.dropout(score.softmax(-1), dropout) @ v
 
 
-def attend_sdpa(q, k, v, *, causal=True, window=0, dropout=0.0):
+def attend_sdpa(q, k, v, *, causal=True, window=0, seen=None, dropout=0.0):
     """The same by torch's fused kernel (FlashAttention where it runs), which never stores (T,S)."""
     if v.device.type == "cpu" and v.dtype == torch.bfloat16:  # its backward takes 5 times as long
         with torch.autocast("cpu", enabled=False):
-            kwargs = {"causal": causal, "window": window, "dropout": dropout}
+            kwargs = {"causal": causal, "window": window, "seen": seen, "dropout": dropout}
             return attend_sdpa(q.float(), k.float(), v.float(), **kwargs).to(v.dtype)
     T, S = q.size(-2), k.size(-2)
     window = window if window < S else 0  # that wide, it hides nothing
     # is_causal hangs its mask at the top left, which is right only for T = S
-    square = causal and T == S and not window
-    hides = window or (causal and 1 < T != S)
-    mask = causal_mask(T, S, q.device, causal=causal, window=window) if hides else None
+    square = causal and T == S and not window and seen is None
+    if seen is None and (window or (causal and 1 < T != S)):
+        seen = causal_mask(T, S, q.device, causal=causal, window=window)
     return F.scaled_dot_product_attention(
-        q, k, v, mask, dropout, is_causal=square, enable_gqa=q.size(1) != k.size(1)
+        q, k, v, seen, dropout, is_causal=square, enable_gqa=q.size(1) != k.size(1)
     )
 
 
@@ -78,20 +80,27 @@ class CausalSelfAttention(nn.Module):
         self.attend = ATTEND[config.attn]
         self.qkv = nn.Linear(C, (H + 2 * K) * D, bias=config.bias)
         self.proj = nn.Linear(C, C, bias=config.bias)
-        self.q_norm: nn.Module = nn.Identity()
-        self.k_norm: nn.Module = nn.Identity()
+        self.qk_norm = config.qk_norm
         if config.qk_norm:  # without bias: one added to every key would cancel in the softmax
             self.q_norm = Norm(D, config.norm, config.norm_eps, bias=False)
             self.k_norm = Norm(D, config.norm, config.norm_eps, bias=False)
 
-    def forward(self, x, rope=None):
-        """Mix x (B,T,C) over time; rope is the pair of tables for these T places, or None."""
+    def forward(self, x, rope=None, past=None):
+        """Mix x (B,T,C) over time; rope is the pair of tables for these T places, or None.
+
+        past (`model.cache.Past`) holds the keys and values of the places before, and takes these.
+        """
         B, T, C = x.shape
         qkv = self.qkv(x).view(B, T, sum(self.heads), -1).transpose(1, 2)  # (B,H+2K,T,D)
         q, k, v = qkv.split(self.heads, 1)
-        q, k = self.q_norm(q), self.k_norm(k)
+        if self.qk_norm:
+            q, k = self.q_norm(q), self.k_norm(k)
         if rope is not None:
             q, k = rotate(q, *rope), rotate(k, *rope)
         dropout = self.dropout if self.training else 0.0
-        y = self.attend(q, k, v, window=self.window, dropout=dropout)
-        return F.dropout(self.proj(y.transpose(1, 2).reshape(B, T, C)), dropout)
+        seen = None
+        if past is not None:
+            k, v, seen = past.append(k, v)
+        y = self.attend(q, k, v, window=self.window, seen=seen, dropout=dropout)
+        y = self.proj(y.transpose(1, 2).reshape(B, T, C))
+        return F.dropout(y, dropout) if dropout else y  # a call saved: writing has one token a step

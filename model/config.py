@@ -68,6 +68,11 @@ class GPTConfig:
         wide = 64 * max(1, round(self.d_model * 8 / 3 / 64)) if self.gated else 4 * self.d_model
         return self.d_ff or wide
 
+    @property
+    def slides(self) -> bool:
+        """Whether a text may outgrow block_size: each token sees a window, told by distance."""
+        return self.window > 0 and self.pos in ("rope", "none")
+
     def __post_init__(self):
         check_choices(self)
         for name in ("vocab_size", "block_size", "n_layer", "n_head", "d_model"):

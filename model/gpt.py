@@ -47,7 +47,8 @@ class MLP(nn.Module):
     def forward(self, x):
         """down(act(up(x))), or gated down(act(gate(x)) * up(x))."""
         x = self.act(self.up(x)) if self.gate is None else self.act(self.gate(x)) * self.up(x)
-        return F.dropout(self.down(x), self.dropout, self.training)
+        x = self.down(x)
+        return F.dropout(x, self.dropout, self.training) if self.dropout else x
 
 
 class Block(nn.Module):
@@ -62,12 +63,12 @@ class Block(nn.Module):
         self.norm2 = Norm(*shape)
         self.mlp = MLP(config)
 
-    def forward(self, x, rope=None):
+    def forward(self, x, rope=None, past=None):
         """Norm before each sublayer (GPT-2), or after each sum (Attention Is All You Need)."""
         if self.post:
-            x = self.norm1(x + self.attn(x, rope))
+            x = self.norm1(x + self.attn(x, rope, past))
             return self.norm2(x + self.mlp(x))
-        x = x + self.attn(self.norm1(x), rope)
+        x = x + self.attn(self.norm1(x), rope, past)
         return x + self.mlp(self.norm2(x))
 
 
@@ -119,22 +120,40 @@ class TinyGPT(nn.Module):
                 for weight in (m.attn.proj.weight, m.mlp.down.weight):
                     weight.zero_() if c.zero_init else weight.div_(math.sqrt(2 * c.n_layer))
 
-    def features(self, idx):
-        """The stream after the last norm, idx (B,T) -> (B,T,C); `head` turns it into logits."""
+    def features(self, idx, cache=None):
+        """The stream after the last norm, idx (B,T) -> (B,T,C); `head` turns it into logits.
+
+        With a KVCache, idx goes on from the tokens that it holds, and is held from then on. Raises
+        ValueError for more than block_size tokens, unless the config slides.
+        """
         T = idx.size(1)
-        if self.config.block_size < T:
+        if self.config.block_size < T and not self.config.slides:
             raise ValueError(f"{T} tokens exceed block_size={self.config.block_size}; crop them")
+        place = slice(T) if cache is None else cache.open(T)  # (B,1) where the rows' places differ
         x = self.tok_emb(idx)
         if self.pos_emb is not None:
-            x = x + self.pos_emb.weight[:T]
+            x = x + self.pos_emb.weight[place]
         if self.config.pos == "sinusoidal":
-            x = math.sqrt(x.size(-1)) * x + self.wave[:T]  # section 3.4: or the waves drown it
+            x = math.sqrt(x.size(-1)) * x + self.wave[place]  # section 3.4: or the waves drown it
         x = F.dropout(x, self.config.dropout, self.training)
-        rope = (self.cos[:T], self.sin[:T]) if self.config.pos == "rope" else None
+        rope = self.angles(T, place) if self.config.pos == "rope" else None
+        if cache is not None:
+            for block, past in zip(self.blocks, cache.layers, strict=True):
+                x = block(x, rope, past)
+            cache.advance(T)
+            return self.norm(x)
         again = self.recompute and self.training
         for block in self.blocks:
             x = checkpoint(block, x, rope, use_reentrant=False) if again else block(x, rope)
         return self.norm(x)
+
+    def angles(self, T, place):
+        """RoPE's cosines and sines at these places, to turn (B,H,T,D): (1,T,D/2) or (B,1,1,D/2)."""
+        c, cos, sin = self.config, self.cos, self.sin
+        if c.block_size < T:  # where the model slides
+            longer = rope_table(T, c.d_model // c.n_head, c.rope_theta)
+            cos, sin = (table.to(self.cos) for table in longer)
+        return cos[place].unsqueeze(-3), sin[place].unsqueeze(-3)
 
     def forward(self, idx, targets=None):
         """Logits (B,T,V) for idx (B,T), and the mean cross-entropy (nats) of targets (B,T).

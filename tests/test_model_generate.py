@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from model import GPTConfig, TinyGPT, generate, pick_next
+from model.generate import draw, probabilities
 
 P = torch.tensor([[0.5, 0.25, 0.15, 0.1], [0.1, 0.15, 0.25, 0.5]])  # the second row runs backwards
 V = 23
@@ -85,17 +86,106 @@ def test_minus_infinity_is_never_drawn():
     close(rates(logits=barred), [[0.5, 0, 0.5], [0, 1.0, 0]])
 
 
-def test_half_precision_logits(monkeypatch):
+def test_half_precision_logits():
     """Shares are summed in float32: of 2,000 equals, top_p=0.5 keeps 1,000, in bfloat16 998."""
-    kept, draw = [], torch.multinomial
+    p = probabilities(torch.zeros(2, 2000, dtype=torch.bfloat16), top_p=0.5)
+    assert ((p > 0).sum(-1) - 1000).abs().max() <= 1
 
-    def spy(p, n, generator):
-        kept.append((p > 0).sum(-1))
-        return draw(p, n, generator=generator)
 
-    monkeypatch.setattr(torch, "multinomial", spy)
-    pick_next(torch.zeros(2, 2000, dtype=torch.bfloat16), top_p=0.5)
-    assert (kept[0] - 1000).abs().max() <= 1
+def test_min_p_drops_what_is_less_likely_than_its_share_of_the_likeliest():
+    """0.5, 0.25, 0.15, 0.1 at min_p = 0.25: the bar is 0.125."""
+    close(rates(min_p=0.25), both([5 / 9, 2.5 / 9, 1.5 / 9, 0]))
+    close(rates(min_p=0.6), both([1.0, 0, 0, 0]))
+    close(rates(min_p=1.0), both([1.0, 0, 0, 0]))
+    assert torch.equal(rates(min_p=0.0), rates())
+    close(rates(min_p=0.25, temperature=1e6), both([0.25] * 4))  # of what temperature has left
+
+
+def test_probabilities_by_hand():
+    """The four shares, exactly: top-k, then temperature, then top-p, then min-p."""
+    for kwargs, want in [
+        ({}, [0.5, 0.25, 0.15, 0.1]),
+        ({"temperature": 0}, [1, 0, 0, 0]),
+        ({"top_k": 3}, [5 / 9, 2.5 / 9, 1.5 / 9, 0]),
+        ({"temperature": 0.5}, [50 / 69, 12.5 / 69, 4.5 / 69, 2 / 69]),
+        ({"top_k": 3, "temperature": 0.5, "top_p": 0.8}, [0.8, 0.2, 0, 0]),
+        ({"top_k": 3, "min_p": 0.4}, [2 / 3, 1 / 3, 0, 0]),
+        ({"top_p": 0.9, "min_p": 0.2}, [5 / 9, 2.5 / 9, 1.5 / 9, 0]),
+    ]:
+        got = probabilities(P.log(), **kwargs)
+        torch.testing.assert_close(got, torch.tensor(both(want), dtype=torch.float32))
+
+
+def test_a_draw_is_where_the_number_falls():
+    """Shares laid end to end: 0 to 0.5 is id 0, to 0.75 id 1, to 0.9 id 2, then 3."""
+    u = torch.tensor([0.0, 0.4999, 0.5, 0.7499, 0.76, 0.95, 1 - 2**-24])
+    p = torch.tensor([[0.5, 0.25, 0.15, 0.1]]).expand(7, -1)
+    assert draw(p, u).tolist() == [0, 0, 1, 1, 2, 3, 3]
+    holes = torch.tensor([[0.0, 0.5, 0.0, 0.5, 0.0]]).expand(7, -1)
+    assert draw(holes, u).tolist() == [1, 1, 3, 3, 3, 3, 3]  # what has no share is never drawn
+    thirds = torch.full((1, 3), 1 / 3)  # whose sum is not 1 in float32
+    assert draw(thirds, u[-1:]).item() == 2
+    assert pick_next(P.log(), u=torch.tensor([0.6, 0.6])).tolist() == [1, 3]
+
+
+def test_repetition_penalty_by_hand():
+    """Logits 2, 1, -1, -2 at penalty 2: of those seen, 2 and -1 become 1 and -2."""
+    z = torch.tensor([[2.0, 1.0, -1.0, -2.0], [2.0, 1.0, -1.0, -2.0]])
+    seen = torch.tensor([[True, False, True, False], [False] * 4])
+    want = torch.stack([torch.tensor([1.0, 1.0, -2.0, -2.0]).softmax(0), z[1].softmax(0)])
+    args = {"repetition_penalty": 2.0, "seen": seen.repeat(20_000, 1)}
+    drawn = pick_next(z.repeat(20_000, 1), generator=torch.Generator().manual_seed(0), **args)
+    for i in (0, 1):
+        got = torch.bincount(drawn[i::2], minlength=4) / 20_000
+        torch.testing.assert_close(got, want[i], rtol=0, atol=0.018)
+    four = {"repetition_penalty": 4.0, "temperature": 0}
+    assert pick_next(z, seen=seen, **four).tolist() == [1, 0]
+
+
+def test_a_high_penalty_says_nothing_twice():
+    """Tokens of the prompt count, too, each row its own, also where lengths differ."""
+    rows = [[1, 2], [7, 8, 9, 10]]
+    got = text(model(), rows, 8, temperature=0, repetition_penalty=1e9).tolist()
+    for row, made in zip(rows, got, strict=True):
+        assert len({*row, *made}) == len(row) + 8
+
+
+def test_a_watcher_sees_ids_and_logits():
+    m, idx, seen = model(), prompt(), []
+    got = text(m, idx, 5, temperature=0, watch=lambda i, z: seen.append((i.clone(), z.clone())))
+    assert torch.equal(torch.stack([i for i, _ in seen], 1), got)
+    with torch.no_grad():
+        torch.testing.assert_close(seen[0][1], m.eval()(idx)[0][:, -1])
+    assert all(torch.equal(i, z.argmax(-1)) for i, z in seen)
+
+
+def test_ids_beyond_the_vocabulary_are_never_drawn():
+    """A model padded to a multiple of 64 has ids that no tokenizer knows."""
+    m = model(vocab_size=64)
+    assert text(m, prompt(), 200, seed=0, temperature=3.0).max() >= V
+    got = text(m, prompt(), 200, seed=0, temperature=3.0, vocab_size=V)
+    assert got.max() == V - 1
+    for how in ({"temperature": 0}, {"top_k": 50}, {"repetition_penalty": 5.0, "top_p": 0.9}):
+        assert text(m, prompt(), 50, seed=0, vocab_size=2, **how).max() <= 1
+
+
+def test_a_seed_for_each_row():
+    m, idx = model(), prompt(B=1).expand(3, -1)
+    got = text(m, idx, 12, seed=[5, 9, 5])
+    assert torch.equal(got[0], got[2])
+    assert not torch.equal(got[0], got[1])
+    assert torch.equal(text(m, idx, 12, seed=8)[1], got[1])  # row 1 of seed 8 has seed 9
+    assert torch.equal(text(m, idx, 4, seed=5), text(m, idx, 12, seed=5)[:, :4])
+    long = text(m, idx, 600, seed=5)  # more than one block of random numbers
+    assert torch.equal(long[:1], text(m, idx[:1], 600, seed=5))
+
+
+def test_what_is_yielded_may_be_trained_on():
+    """Made in inference mode, ids would be refused by autograd."""
+    m = model()
+    ids = text(m, prompt(), 4)
+    m(ids[:, :-1], ids[:, 1:])[1].backward()
+    assert m.tok_emb.weight.grad.abs().sum() > 0
 
 
 BAD = [
@@ -104,6 +194,10 @@ BAD = [
     ({"top_k": 0}, "top_k=0 must be at least 1"),
     ({"top_p": 0.0}, r"top_p=0.0 must be in \(0, 1\]"),
     ({"top_p": 1.5}, "top_p=1.5"),
+    ({"min_p": -0.1}, r"min_p=-0.1 must be in \[0, 1\]"),
+    ({"min_p": 2}, "min_p=2"),
+    ({"repetition_penalty": 0}, "repetition_penalty=0 must be positive; 1 is none"),
+    ({"repetition_penalty": math.inf}, "repetition_penalty=inf"),
 ]
 
 
@@ -121,6 +215,8 @@ def test_bad_values_are_refused(kwargs, message):
         (torch.zeros(2, 0, dtype=torch.long), 3, r"shape \(2, 0\); give \(B,T\)"),
         (torch.zeros(4, dtype=torch.long), 3, r"shape \(4,\)"),
         (torch.zeros(2, 1, dtype=torch.long), -1, "steps=-1"),
+        ([[1], []], 3, r"shape \(0,\); give"),
+        ([], 3, "there is no prompt"),
     ],
 )
 def test_bad_prompts_are_refused_at_once(idx, steps, message):
@@ -148,16 +244,19 @@ def text(m, idx, steps, **kwargs):
     return torch.stack(list(generate(m, idx, steps, **kwargs)), 1)
 
 
-@pytest.mark.parametrize("pos", ["learned", "rope"])
-@pytest.mark.parametrize("T", [1, 4, 8, 13])
-def test_greedy_is_the_argmax_of_the_cropped_text(pos, T):
-    """Also where the prompt or the text grows longer than block_size = 8."""
-    m, idx = model(pos=pos).eval(), prompt(T=T)
-    for drawn in generate(m, idx, 10, temperature=0):
-        with torch.no_grad():
-            assert torch.equal(drawn, m(idx[:, -8:])[0][:, -1].argmax(-1))
-        idx = torch.cat((idx, drawn[:, None]), 1)
-    assert idx.shape == (3, T + 10)
+@pytest.mark.parametrize(
+    ("kwargs", "message"),
+    [
+        ({"seed": [1]}, "1 seeds for 3 prompts"),
+        ({"seed": -1}, "seed=-1 must be in"),
+        ({"seed": 2**64 - 1}, "seed=18446744073709551616"),
+        ({"vocab_size": 0}, "vocab_size=0 must be from 1 to the model's 23"),
+        ({"vocab_size": 24}, "vocab_size=24"),
+    ],
+)
+def test_bad_seeds_and_vocabularies_are_refused_at_once(kwargs, message):
+    with pytest.raises(ValueError, match=message):
+        generate(model(), prompt(), 3, **kwargs)
 
 
 def test_a_seed_is_a_text():

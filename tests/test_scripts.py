@@ -4,7 +4,10 @@ import csv
 import json
 import math
 import os
+import sys
+from importlib.machinery import ModuleSpec
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
@@ -229,14 +232,37 @@ class GPT(torch.nn.Module):
 """
 
 
+def fake_transformers():
+    """What utils/peers.py asks of transformers: its generate must be told to draw from all."""
+
+    class Model(torch.nn.Module):
+        def __init__(self, config):
+            super().__init__()
+            assert config["n_positions"] == 8
+
+        def generate(self, idx, attention_mask, max_new_tokens, do_sample, top_k, pad_token_id):
+            assert (idx.shape, max_new_tokens, do_sample, top_k) == ((1, 1), 4, True, 0)
+
+    hf = ModuleType("transformers")
+    hf.__spec__ = ModuleSpec("transformers", None, origin="fake")
+    hf.GPT2Config, hf.GPT2LMHeadModel = dict, Model
+    return hf
+
+
 def test_bench_beside_a_peer(capfd, monkeypatch, error_of, tmp_path):
     monkeypatch.setattr(bench, "SHAPES", {"toy": (1, 2, 16, 8, 2, 65)})
+    monkeypatch.setattr(bench, "WRITE", {"4x128": ((1, 2, 16, 8, 1, 65), 4)})
+    monkeypatch.setitem(sys.modules, "transformers", fake_transformers())
     monkeypatch.setattr(bench, "BLOCKS", {"8": (1, 2, 16, 8, 2, 65)})
     (tmp_path / "model.py").write_text(NANO, encoding="utf-8")
-    out = said(capfd, bench.main, "--runs", "2", "--nanogpt", str(tmp_path), "--device", "cpu")
+    flags = ["--nanogpt", str(tmp_path), "--device", "cpu"]
+    out = said(
+        capfd, bench.main, "--runs", "2", "--peers", *flags, "--only", "train", "write", "attention"
+    )
     found = json.loads(out.splitlines()[-1])
     who = {(r["work"], r["who"]) for r in found["results"]}
-    assert {("train toy", "llm-tiny"), ("train toy", "nanoGPT"), ("write toy", "nanoGPT")} <= who
+    assert {("train toy", "llm-tiny"), ("train toy", "nanoGPT"), ("write 4x128", "nanoGPT")} <= who
+    assert {("write 4x128", w) for w in ("copying", "transformers", "batch of 32")} <= who
     assert {("attention 8", "sdpa"), ("attention 8", "naive")} <= who
     assert "attn=auto takes the road sdpa" in out
     peaks = [r["peak_memory"] for r in found["results"] if "peak_memory" in r]

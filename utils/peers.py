@@ -52,6 +52,29 @@ class NanoGPT:
         self.model.generate(torch.zeros_like(self.x[:1, :1]), tokens)
 
 
+def transformers_installed() -> bool:
+    """Whether Hugging Face's transformers can be imported."""
+    return importlib.util.find_spec("transformers") is not None
+
+
+class Transformers:
+    """GPT-2 of Hugging Face's transformers with random weights, in a shape as NanoGPT's."""
+
+    def __init__(self, shape, device: Device):
+        hf = importlib.import_module("transformers")
+        n_layer, n_head, n_embd, block_size, _, V = shape
+        size = {"n_layer": n_layer, "n_head": n_head, "n_embd": n_embd, "n_positions": block_size}
+        config = hf.GPT2Config(vocab_size=V, bos_token_id=0, eos_token_id=None, **size)
+        self.model = hf.GPT2LMHeadModel(config).to(device.device).eval()
+        self.prompt = torch.zeros((1, 1), dtype=torch.long, device=device.device)
+
+    def write(self, tokens: int = 64) -> None:
+        """Generate after a prompt of one token, with its cache, from the whole distribution."""
+        mask = torch.ones_like(self.prompt)
+        how = {"do_sample": True, "top_k": 0, "pad_token_id": 0}
+        self.model.generate(self.prompt, attention_mask=mask, max_new_tokens=tokens, **how)
+
+
 def learn_with_tokenizers(text: str, vocab: int):
     """Learn a byte-level BPE with Hugging Face's tokenizers. ValueError if it is not installed."""
     try:

@@ -6,7 +6,7 @@ A shape is (layers, heads, d_model, block_size, batch_size, vocab_size).
 import torch
 
 from data.loader import batch_at
-from model import GPTConfig, TinyGPT
+from model import GPTConfig, TinyGPT, generate
 from utils.config import OptimConfig
 from utils.device import pick_device
 from utils.optim import make_optimizer
@@ -29,6 +29,19 @@ def stepper(model, shape, device):
     batch = batch_at(tokens, 0, block_size=block_size, batch_size=batch_size, seed=0)
     optimizer, scaler = make_optimizer(model, OptimConfig()), device.scaler()
     return lambda: train_step(model, optimizer, scaler, [batch], device)
+
+
+def writer(model, B: int, n: int, times: int = 1):
+    """Give a call that writes n tokens in each of B rows, so many times, after a prompt of one."""
+    prompt = torch.zeros((B, 1), dtype=torch.long, device=next(model.parameters()).device)
+    return lambda: [list(generate(model, prompt, n)) for _ in range(times)]
+
+
+def copier(model, n: int):
+    """Give a call that copies, n times, as many bytes as the model's weights have."""
+    source = torch.ones(model.n_params(), device=next(model.parameters()).device)
+    target = torch.empty_like(source)
+    return lambda: [target.copy_(source) for _ in range(n)]
 
 
 def two_steps(shape, attn: str, device: str, dtype: str) -> None:

@@ -1,11 +1,14 @@
-"""From a prompt to text: the start of a document, the model's continuation, decoded as it comes."""
+"""From prompts to text: the start of a document, the model's continuation, decoded as it comes."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from time import perf_counter
 
 import torch
 
 from data.prepare import END
 from model import TinyGPT, generate
+from utils.device import cannot_compile
 
 
 def start_ids(tokenizer, prompt: str, documents: int) -> list[int]:
@@ -19,19 +22,54 @@ def start_ids(tokenizer, prompt: str, documents: int) -> list[int]:
         return [0]
 
 
+def up_to(pieces: Iterable[str], stops: Iterable[str]) -> Iterator[str]:
+    """The text before the first stop string to be completed, however the pieces are cut.
+
+    Held back is only what may yet become one: "E", "N", "Dx" with the stop "END!" -> "ENDx".
+    """
+    held, stops = "", list(stops)
+    for piece in pieces:
+        held += piece
+        found = [(held.index(stop) + len(stop), held.index(stop)) for stop in stops if stop in held]
+        if found:
+            held = held[: min(found)[1]]
+            break
+        starts = (n for stop in stops for n in range(1, len(stop)) if held.endswith(stop[:n]))
+        free = len(held) - max(starts, default=0)
+        if free:
+            yield held[:free]
+        held = held[free:]
+    if held:
+        yield held
+
+
+def check_stops(stops: Iterable[str]) -> None:
+    """Raise ValueError for an empty stop string, which stands everywhere."""
+    if "" in stops:
+        raise ValueError("a stop string is empty, and would end every text at once; leave it out")
+
+
+def ids_of(model: TinyGPT, tokenizer, prompts, steps: int, documents: int, **sampling):
+    """`generate` from texts, (B,) a step, only ids that the tokenizer knows; and its stop id."""
+    rows = [start_ids(tokenizer, prompt, documents) for prompt in prompts]
+    end = tokenizer.special_tokens[END] if documents > 1 else None
+    known = min(tokenizer.vocab_size, model.config.vocab_size)
+    return generate(model, rows, steps, stop=end, vocab_size=known, **sampling), end
+
+
 def stream_text(
-    model: TinyGPT, tokenizer, prompt: str, steps: int, *, documents: int = 1, **sampling
+    model: TinyGPT, tokenizer, prompt: str, steps: int, *, documents: int = 1, stops=(), **sampling
 ) -> Iterator[str]:
     """Yield a prompt's continuation piece by piece: at most `steps` tokens, to the document's end.
 
-    `documents` is how many the training text had; `sampling` goes to model.generate. Raises
-    ValueError for a prompt that the tokenizer cannot spell.
+    `documents` is how many the training text had; a stop string ends the text before itself;
+    `sampling` goes to model.generate. Raises ValueError for an empty stop string, or a prompt that
+    the tokenizer cannot spell.
     """
-    device = next(model.parameters()).device
-    idx = torch.tensor([start_ids(tokenizer, prompt, documents)], device=device)
-    stop = tokenizer.special_tokens[END] if documents > 1 else None
-    drawn = (int(token) for token in generate(model, idx, steps, stop=stop, **sampling))
-    return tokenizer.decode_stream(token for token in drawn if token != stop)
+    check_stops(stops)
+    drawn, end = ids_of(model, tokenizer, [prompt], steps, documents, **sampling)
+    ids = (i for i in map(int, drawn) if i != end)
+    return up_to(tokenizer.decode_stream(ids), stops)
 
 
 def write_text(*args, **kwargs) -> str:
@@ -44,3 +82,76 @@ def story(state, data, n: int) -> str:
     sampling = {"temperature": 0.6, "top_k": 50, "seed": state.settings["seed"] + state.step}
     documents = data.meta["documents"]
     return write_text(state.model, data.tokenizer, "", n, documents=documents, **sampling).strip()
+
+
+@dataclass(frozen=True)
+class Written:
+    """A continuation: its text, its ids, and what the model gave each id, in nats."""
+
+    text: str
+    ids: list[int]
+    logprobs: list[float]
+
+    @property
+    def mean_logprob(self) -> float:
+        """Mean log-probability of the drawn tokens under the model itself, at temperature 1."""
+        return sum(self.logprobs) / len(self.logprobs) if self.logprobs else 0.0
+
+
+def write_batch(
+    model: TinyGPT, tokenizer, prompts, steps: int, *, documents: int = 1, stops=(), **sampling
+) -> list[Written]:
+    """Continue several prompts at once, each as `stream_text` would alone with its own seed."""
+    check_stops(stops)
+    columns: list[list[float]] = []
+
+    def note(ids, logits):
+        chosen = logits.float().log_softmax(-1).gather(-1, ids[:, None])
+        columns.append(chosen[:, 0].tolist())
+
+    drawn, end = ids_of(model, tokenizer, prompts, steps, documents, watch=note, **sampling)
+    steps_made = [ids.tolist() for ids in drawn]
+    written = []
+    for i in range(len(prompts)):
+        used: list[int] = []  # as far as the text reads on
+        row = [ids[i] for ids in steps_made]
+        text = "".join(up_to(tokenizer.decode_stream(taken(row, end, used)), stops))
+        written.append(Written(text, used, [column[i] for column in columns[: len(used)]]))
+    return written
+
+
+def taken(ids: Iterable[int], end: int | None, used: list[int]) -> Iterator[int]:
+    """Pass on the ids before `end`, and note them in `used` as they are asked for."""
+    for i in ids:
+        if i == end:
+            return
+        used.append(i)
+        yield i
+
+
+def compile_step(model: TinyGPT, say) -> None:
+    """torch.compile what a step reads, and keep that only if it writes faster.
+
+    `say` is told how long compiling took, and which of the two it is; without a compiler, eager.
+    """
+    start_id = torch.zeros((1, 1), dtype=torch.long, device=next(model.parameters()).device)
+    if why := cannot_compile(start_id.device):
+        say(f"compile off: {why}, so the model runs eager")
+        return
+
+    def pace(steps=32):
+        start = perf_counter()
+        for ids in generate(model, start_id, steps, temperature=0):
+            ids.tolist()
+        return steps / (perf_counter() - start)
+
+    eager = max(pace(), pace(), pace())
+    plain, start = model.features, perf_counter()
+    vars(model)["features"] = torch.compile(plain)
+    pace()
+    took = perf_counter() - start
+    fast = max(pace(), pace(), pace())
+    say(f"compiling took {took:.1f} s; {fast:,.0f} tok/s compiled, {eager:,.0f} eager")
+    if fast <= eager:
+        del vars(model)["features"]
+        say("compile off: eager is the faster here")

@@ -1,0 +1,216 @@
+"""The cache changes nothing but the time; a text that outgrows the context goes on."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from model import GPTConfig, KVCache, TinyGPT, generate, lay_out
+from model.context import keep, reach
+
+V, S = 19, 8
+POS = ["learned", "sinusoidal", "rope", "none"]
+WAYS = [(0, 0, "sdpa"), (2, 0, "naive"), (1, 3, "sdpa"), (2, 5, "naive"), (2, 7, "sdpa")]
+
+
+def model(seed=0, **kwargs):
+    """A small model of strong opinions: blown-up weights, so that no two logits are near."""
+    torch.manual_seed(seed)
+    shape = {"vocab_size": V, "block_size": S, "n_layer": 3, "n_head": 4, "d_model": 32}
+    m = TinyGPT(GPTConfig(**{**shape, **kwargs})).eval()
+    with torch.no_grad():
+        for p in m.parameters():
+            p.mul_(4)
+    return m
+
+
+def prompts(B=3, T=4, seed=5):
+    return torch.randint(V, (B, T), generator=torch.Generator().manual_seed(seed))
+
+
+def written(m, idx, steps, **kwargs):
+    """All that generate yields, (B,steps), and the logits that it drew from, (B,steps,V)."""
+    seen = []
+    ids = list(generate(m, idx, steps, watch=lambda i, z: seen.append(z.clone()), **kwargs))
+    return torch.stack(ids, 1), torch.stack(seen, 1)
+
+
+@pytest.mark.parametrize("pos", POS)
+@pytest.mark.parametrize(("n_kv_head", "window", "attn"), WAYS)
+@torch.no_grad()
+def test_logits_are_those_of_one_pass_at_every_place(pos, n_kv_head, window, attn):
+    """Token by token, and in chunks of every length: each place, B = 3 different rows."""
+    m = model(pos=pos, n_kv_head=n_kv_head, window=window, attn=attn)
+    idx = prompts(T=S)
+    want = m(idx)[0]
+    for first in range(1, S + 1):
+        for chunk in (1, 3):
+            cache = KVCache(m.config, 3)
+            parts = [idx[:, :first], *idx[:, first:].split(chunk, 1)]
+            got = torch.cat([m.head(m.features(part, cache)) for part in parts if part.numel()], 1)
+            assert (got - want).abs().max() < 1e-5 * want.abs().max()
+            assert cache.lengths == [S] * 3
+
+
+@torch.no_grad()
+def test_logits_of_ordinary_weights_are_within_1e_5():
+    for pos in POS:
+        torch.manual_seed(1)
+        m, idx = TinyGPT(GPTConfig(V, 64, 2, 2, 32, pos=pos)).eval(), prompts(T=64)
+        cache = KVCache(m.config, 3)
+        got = torch.cat([m.head(m.features(part, cache)) for part in idx.split(1, 1)], 1)
+        assert (got - m(idx)[0]).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("kwargs", [
+    {"norm_at": "post"},
+    {"qk_norm": True, "norm": "rmsnorm", "mlp": "swiglu", "bias": False, "pos": "rope"},
+    {"tie_weights": False, "dropout": 0.5},
+])  # fmt: skip
+def test_other_flags_too(kwargs):
+    m, idx = model(**kwargs), prompts(T=3)
+    (ids, logits), (ids0, logits0) = (
+        written(m, idx, 20, temperature=0, cache=on) for on in (True, False)
+    )
+    assert torch.equal(ids, ids0)
+    torch.testing.assert_close(logits, logits0, rtol=1e-5, atol=1e-4)
+
+
+def by_hand(m, prompt, steps):
+    """One row, greedy, by whole passes alone: what the docstring of model/context.py says."""
+    c, text, out = m.config, list(prompt)[-m.config.block_size :], []
+    if c.window and c.pos in ("rope", "none"):  # no place counts but by distance: all at once
+        long = TinyGPT(replace(c, block_size=len(text) + steps)).eval()
+        long.load_state_dict(m.state_dict())
+        for _ in range(steps):
+            out.append(int(long(torch.tensor([text]))[0][0, -1].argmax()))
+            text.append(out[-1])
+        return out
+    for _ in range(steps):
+        if len(text) > c.block_size:
+            text = text[-(c.block_size * 3 // 4) :]
+        out.append(int(m(torch.tensor([text]))[0][0, -1].argmax()))
+        text.append(out[-1])
+    return out
+
+
+@pytest.mark.parametrize("pos", POS)
+@pytest.mark.parametrize(("n_kv_head", "window", "attn"), WAYS)
+@torch.no_grad()
+def test_greedy_far_past_the_context_with_and_without_cache(pos, n_kv_head, window, attn):
+    m = model(pos=pos, n_kv_head=n_kv_head, window=window, attn=attn)
+    for T in (1, 2, S - 1, S, S + 5):
+        idx = prompts(B=2, T=T)
+        want = [by_hand(m, row.tolist(), 40) for row in idx]
+        assert written(m, idx, 40, temperature=0)[0].tolist() == want
+        assert written(m, idx, 40, temperature=0, cache=False)[0].tolist() == want
+
+
+@pytest.mark.parametrize("pos", POS)
+@pytest.mark.parametrize("window", [0, 3])
+@pytest.mark.parametrize("cache", [True, False])
+def test_a_batch_of_different_lengths_is_its_rows_alone(pos, window, cache):
+    """Greedy, and sampled with each row's own seed; rows outgrow the context at different steps."""
+    m, rows = model(pos=pos, window=window), [[3], [1, 4, 1, 5, 9, 2, 6, 5, 3, 5], [2, 7], [1] * 7]
+    for how in ({"temperature": 0}, {"top_k": 7}, {"repetition_penalty": 1.5, "min_p": 0.01}):
+        got = written(m, rows, 25, seed=40, cache=cache, **how)[0]
+        for i, row in enumerate(rows):
+            alone = written(m, [row], 25, seed=40 + i, **how)[0][0]
+            assert got[i].tolist() == alone.tolist()
+
+
+def test_the_same_seed_with_and_without_cache():
+    for pos, window in (("learned", 0), ("rope", 0), ("rope", 4)):
+        m = model(pos=pos, window=window)
+        for how in ({}, {"top_k": 5, "temperature": 0.8}, {"top_p": 0.9}):
+            got = [written(m, prompts(), 60, seed=3, cache=on, **how)[0] for on in (True, False)]
+            assert torch.equal(*got)
+
+
+@given(st.integers(1, 9), st.sampled_from(POS), st.integers(0, 3), st.integers(1, 3))
+@settings(max_examples=30, deadline=None, derandomize=True)
+def test_every_block_size_goes_on(block_size, pos, window, n_layer):
+    window = window if 1 < window < block_size else 0
+    m = model(block_size=block_size, pos=pos, window=window, n_layer=n_layer)
+    a, b = (written(m, [[1], [2, 3, 4]], 30, temperature=0, cache=on)[0] for on in (True, False))
+    assert torch.equal(a, b)
+
+
+def test_the_work_per_token_is_bounded():
+    """Past block_size=8 a step reads one token, each third 5 more; with a window none."""
+    for window, most in ((0, 5), (3, 1)):
+        m, read = model(pos="rope", window=window), []
+        m.tok_emb.register_forward_hook(lambda emb, x, y, read=read: read.append(x[0].size(1)))
+        list(generate(m, prompts(B=2, T=8), 200))
+        assert read[0] == 7  # the prompt in one pass, its last token with the first step
+        assert set(read[1:]) == {1, most}
+        assert sum(read[1:]) == 200 + (67 * 5 if most > 1 else 0)  # ceil(199 / 3) times
+
+
+def test_keep_and_reach():
+    def config(**k):
+        return GPTConfig(n_layer=3, n_head=1, d_model=4, vocab_size=9, **k)
+
+    assert [keep(config(block_size=n)) for n in (1, 2, 4, 8, 1024)] == [1, 1, 3, 6, 768]
+    assert reach(config(block_size=8)) == 7
+    assert reach(config(block_size=8, window=4)) == 7  # learned places: no sliding
+    assert reach(config(block_size=8, window=4, pos="rope")) == 9
+
+
+def test_memory_is_made_once():
+    m = model(n_kv_head=2)
+    cache = KVCache(m.config, 5)
+    assert cache.kv.shape == (3, 2, 5, 2, S, 8)
+    where = cache.kv.data_ptr()
+    with torch.no_grad():
+        for _ in range(S):
+            m.features(prompts(B=5, T=1), cache)
+    assert cache.kv.data_ptr() == where
+    assert cache.full() == [0, 1, 2, 3, 4]
+
+
+@torch.no_grad()
+def test_a_cache_refuses_what_it_has_no_room_for():
+    m = model()
+    cache = KVCache(m.config, 2)
+    m.features(prompts(B=2, T=6), cache)
+    with pytest.raises(ValueError, match=r"6 \+ 3 tokens exceed 8 slots; make room"):
+        m.features(prompts(B=2, T=3), cache)
+    cache.lengths = [6, 4]
+    with pytest.raises(ValueError, match="2 tokens a row, of lengths 4 to 6; give one at a time"):
+        m.features(prompts(B=2, T=2), cache)
+    with pytest.raises(ValueError, match="9 tokens exceed block_size=8"):
+        m.features(prompts(T=9))
+
+
+@torch.no_grad()
+def test_a_model_that_slides_reads_texts_of_any_length():
+    """As one with a larger block_size does: RoPE's tables grow with the text."""
+    m = model(pos="rope", window=4)
+    long = TinyGPT(replace(m.config, block_size=50)).eval()
+    long.load_state_dict(m.state_dict())
+    idx = prompts(T=50)
+    assert torch.equal(m(idx)[0], long(idx)[0])
+
+
+def test_half_precision_models_have_half_a_cache():
+    m = model().bfloat16()
+    got = [written(m, prompts(), 20, seed=1, cache=on)[0] for on in (True, False)]
+    assert got[0].shape == got[1].shape == (3, 20)
+
+
+def test_another_layout_is_the_same_model():
+    """Values, shapes, ties and the file stay; the longer side of each matrix has no gaps."""
+    for tie in (True, False):
+        a, b = model(tie_weights=tie, mlp="swiglu"), model(tie_weights=tie, mlp="swiglu")
+        assert lay_out(b) is b
+        assert (b.head.weight is b.tok_emb.weight) == tie
+        for (name, p), q in zip(a.named_parameters(), b.parameters(), strict=True):
+            assert torch.equal(p, q), name
+        assert b.blocks[0].mlp.up.weight.stride() == (1, b.blocks[0].mlp.up.out_features)
+        assert b.blocks[0].mlp.down.weight.is_contiguous()
+        got = [written(m, prompts(), 20, temperature=0)[0] for m in (a, b)]
+        assert torch.equal(*got)
+        a.load_state_dict(b.state_dict())

@@ -1,0 +1,266 @@
+"""sample.py as people use it: prompts from everywhere, several at once, tables, a conversation."""
+
+import io
+import itertools
+import math
+import re
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import TOY
+from hypothesis import given
+from hypothesis import strategies as st
+
+import sample
+import train
+from tok import BPETokenizer
+from utils import terminal
+from utils.checkpoint import load_model
+from utils.study import distinct, grid_row, rivals
+from utils.write import Written, compile_step, ids_of, stream_text, up_to, write_batch, write_text
+
+
+def said(capfd, *args):
+    """What the script prints on stdout."""
+    capfd.readouterr()
+    assert not sample.main([*args, "--device", "cpu"])
+    return capfd.readouterr().out
+
+
+def cut(text, stops):
+    """Second implementation of up_to: whole text, letter by letter."""
+    for n in range(1, len(text) + 1):
+        ended = [stop for stop in stops if text[:n].endswith(stop)]
+        if ended:
+            return text[: n - max(map(len, ended))]
+    return text
+
+
+@given(st.lists(st.text("ab", max_size=5)), st.lists(st.text("ab", min_size=1, max_size=4)))
+def test_stop_strings_cut_wherever_the_pieces_are(pieces, stops):
+    made = list(up_to(pieces, stops))
+    assert "".join(made) == cut("".join(pieces), stops)
+    assert "" not in made
+
+
+def test_what_cannot_become_a_stop_is_not_held_back():
+    assert list(up_to(["E", "N", "Dx", "y"], ["END!"])) == ["ENDx", "y"]
+    assert list(up_to(["one ", "two ", "E", "ND", "more"], ["END"])) == ["one ", "two "]
+    assert list(up_to(["a", "E"], ["END"])) == ["a", "E"]  # nothing came of it
+    assert list(up_to(["a", "", "b"], [])) == ["a", "b"]
+
+
+def test_a_stop_string_over_several_tokens(toy_run, capfd):
+    """It and what follows are not printed; the text before it is all there."""
+    model, tokenizer, _ = load_model(toy_run)
+    free = write_text(model, tokenizer, "the cat", 60, seed=4)
+    stop = free[20:26]
+    assert len(tokenizer.encode(stop)) > 1
+    want = free[: free.index(stop)]
+    assert write_text(model, tokenizer, "the cat", 60, seed=4, stops=[stop]) == want
+    both = write_batch(model, tokenizer, ["the cat", "a dog"], 60, seed=4, stops=[stop])
+    assert both[0].text == want
+    assert len(both[0].ids) == len(both[0].logprobs) < 60
+    out = said(
+        capfd, *["--prompt", "the cat", "--steps", "60", "--seed", "4"], "--stop", stop,
+        "--top_k", "0", "--temp", "1",
+    )  # fmt: skip
+    assert out == f"the cat{want}\n"
+
+
+def test_half_a_character_is_never_printed(toy_run, monkeypatch):
+    """Ids that are single bytes of é, € and an emoji: the pieces are whole characters."""
+    model, tokenizer, _ = load_model(toy_run)
+    text = "é€🙂!"
+    ids = [torch.tensor([i]) for i in text.encode()]  # the first 256 ids are the bytes
+    assert isinstance(tokenizer, BPETokenizer)
+    monkeypatch.setattr("utils.write.generate", lambda *args, **kwargs: iter(ids))
+    assert list(stream_text(model, tokenizer, "a", 9)) == list(text)
+
+
+def test_text_comes_while_it_is_made(toy_run):
+    model, tokenizer, _ = load_model(toy_run)
+    steps = []
+    pieces = stream_text(model, tokenizer, "a", 50, seed=1, watch=lambda *_: steps.append(1))
+    next(pieces)
+    assert len(steps) < 5
+
+
+def test_only_ids_that_the_tokenizer_knows(toy_run):
+    """A model with more ids than its tokenizer, as where V is padded to a multiple of 64."""
+    model, tokenizer, _ = load_model(toy_run)
+    tokenizer = BPETokenizer({i: tokenizer.vocab[i] for i in range(256)}, [])
+    ids = torch.cat(list(ids_of(model, tokenizer, ["a"], 200, 1, temperature=9.0, seed=0)[0]))
+    assert ids.max() < 256
+
+
+def test_a_batch_is_its_prompts_alone_and_scores_what_it_wrote(toy_run):
+    model, tokenizer, _ = load_model(toy_run)
+    prompts = ["the", "a dog and the old", ""]
+    made = write_batch(model, tokenizer, prompts, 12, seed=7)
+    for i, (prompt, one) in enumerate(zip(prompts, made, strict=True)):
+        assert one.text == write_text(model, tokenizer, prompt, 12, seed=7 + i)
+    ids = torch.tensor([tokenizer.encode("the") + made[0].ids])
+    with torch.no_grad():
+        logp = model.eval()(ids[:, :-1])[0].log_softmax(-1)
+    n = len(tokenizer.encode("the"))
+    want = logp[0].gather(1, ids[0, 1:, None])[n - 1 :, 0]
+    torch.testing.assert_close(torch.tensor(made[0].logprobs), want, rtol=1e-4, atol=1e-4)
+    assert made[0].mean_logprob == pytest.approx(want.mean().item(), rel=1e-4)
+    assert Written("", [], []).mean_logprob == 0
+
+
+def test_num_continues_each_prompt_and_echoes_it_once(toy_run, capfd):
+    out = said(capfd, "--prompt", "the cat", "a dog", "--num", "2", "--steps", "8", "--seed", "3")
+    parts = re.split(r"--- \d\n", out)[1:]
+    assert [p.split(" ")[0] for p in parts] == ["the", "the", "a", "a"]
+    assert parts[0] != parts[1]
+    assert all(part.count("the cat") == 1 for part in parts[:2])
+    one = said(capfd, "--prompt", "a dog", "--steps", "8", "--seed", "6")
+    assert parts[3].strip() == one.strip()
+    assert "\033" not in out  # no terminal, no colours
+
+
+def test_no_cache_is_the_same_text(toy_run, capfd):
+    flags = ["--prompt", "the", "--steps", "60", "--seed", "3"]
+    assert said(capfd, *flags) == said(capfd, *flags, "--no-cache")
+
+
+def test_prompts_from_a_file_and_from_stdin(toy_run, capfd, monkeypatch, error_of):
+    flags = ["--steps", "5", "--seed", "3"]
+    want = said(capfd, "--prompt", "the dog", *flags)
+    Path("p.txt").write_text("the dog\n", encoding="utf-8")
+    assert said(capfd, "--prompt-file", "p.txt", *flags) == want
+    for args in (["--prompt", "-"], ["--prompt-file", "-"]):
+        monkeypatch.setattr(sys, "stdin", io.StringIO("the dog\n"))
+        assert said(capfd, *args, *flags) == want
+    with open("p.txt", encoding="utf-8") as f:  # as in `python sample.py < p.txt`
+        monkeypatch.setattr(sys, "stdin", f)
+        assert terminal.piped()
+        assert said(capfd, *flags) == want
+    Path("p.txt").write_bytes(b"ab\xff")
+    assert "p.txt is not UTF-8 at byte 2" in error_of(sample.main, "--prompt-file", "p.txt")
+    assert "exclude" in error_of(sample.main, "--prompt", "a", "--prompt-file", "p.txt")
+    assert "none.txt" in error_of(sample.main, "--prompt-file", "none.txt")
+
+
+def test_colours_only_on_a_terminal(monkeypatch):
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    assert terminal.bold("a") == "a"
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    assert terminal.bold("a") == "\033[1ma\033[0m"
+    assert terminal.bold("") == ""
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert terminal.bold("a") == "a"
+
+
+def test_interactive_continues_each_line_and_tells_the_pace(toy_run, capfd, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", io.StringIO("the cat\n\ud800\na dog"))
+    capfd.readouterr()
+    assert not sample.main(["--interactive", "--steps", "6", "--seed", "1"])
+    out, err = capfd.readouterr()
+    assert out.startswith("the cat")
+    assert "\na dog" in out
+    assert len(re.findall(r"note: 6 tokens in [\d.]+ s, [\d,]+ tok/s", err)) == 2
+    assert err.count("error: ") == 1  # half a surrogate pair: one line, and on
+
+
+def test_the_grid_has_every_pair(toy_run, capfd):
+    flags = ["--prompt", "the", "--steps", "30", "--seed", "1"]
+    out = said(capfd, *flags, "--grid", "--temp", "0.5", "0.8", "1.0", "--top_k", "10", "0")
+    rows = re.findall(r"^ +([\d.]+) +(\d+|all) +([\d.]+) +([\d.]+) +(-[\d.]+)   \S", out, re.M)
+    pairs = list(itertools.product(["0.5", "0.8", "1"], ["10", "all"]))
+    assert [row[:2] for row in rows] == pairs
+    text = said(capfd, *flags, "--temp", "0.5", "--top_k", "10").removeprefix("the")
+    first = "".join(out.split("text", 1)[1].split()[5:])
+    assert first.startswith("".join(text.split()))
+
+
+def test_distinct_by_hand():
+    assert distinct("a b a b", 1) == 2 / 4
+    assert distinct("a b a b", 2) == 2 / 3
+    assert distinct("a", 2) == distinct("", 1) == 1
+
+
+def test_a_row_of_the_grid():
+    row = grid_row(0.5, 0, Written("one\n\n" + "two " * 30, [1], [-1.5]))
+    first, *rest = row.split("\n")
+    assert first == "  0.5    all        0.06        0.07   -1.50   one"
+    assert len(rest) == 3
+    assert all(line.startswith(" " * 47) and len(line) <= 47 + 64 for line in rest)
+
+
+def test_show_probs_by_hand(toy_run, capfd):
+    model, tokenizer, _ = load_model(toy_run)
+    lines = list(rivals(model, tokenizer, "the cat", 3, seed=2, temperature=2.0))
+    assert len(lines) == 4
+    ids = tokenizer.encode("the cat")
+    p = model.eval()(torch.tensor([ids]))[0][0, -1].softmax(-1)
+    top = p.topk(5)
+    for i, q in zip(top.indices.tolist(), top.values.tolist(), strict=True):
+        assert f"{tokenizer.decode([i])!r} {q:.2f}" in lines[1]
+    made = next(iter(ids_of(model, tokenizer, ["the cat"], 1, 1, seed=2, temperature=2.0)[0]))
+    assert f"{tokenizer.decode(made.tolist())!r:>14}{p[made].item():>7.2f}" in lines[1]
+    out = said(capfd, "--prompt", "the", "--show-probs", "--steps", "4", "--seed", "1")
+    assert len(out.splitlines()) == 5
+    stop = list(rivals(model, tokenizer, "the", 30, seed=2, stops=["e", "a", "t", " ", "o"]))
+    assert 1 < len(stop) < 31
+
+
+def test_bad_flags_are_one_line(toy_run, error_of):
+    for args, words in [
+        (["--steps", "0"], "steps=0 must be at least 1"),
+        (["--num", "0"], "num=0 must be at least 1"),
+        (["--stop", ""], "a stop string is empty"),
+        (["--top_p", "0"], "top_p=0.0 must be in (0, 1]"),
+        (["--min_p", "1.5"], "min_p=1.5 must be in [0, 1]"),
+        (["--repetition_penalty", "0"], "repetition_penalty=0.0 must be positive"),
+        (["--seed", "-1"], "seed=-1 must be in"),
+        (["--temp", "1", "2"], "temp=[1.0, 2.0]: several values need --grid"),
+        (["--top_k", "1", "2"], "top_k=[1, 2]: several values need --grid"),
+        (["--grid", "--temp", "1", "-1"], "temperature=-1.0 must be 0"),
+        (["--grid", "--interactive"], "not allowed with"),
+        (["--top_p", "nan"], "top_p=nan"),
+    ]:
+        assert words in error_of(sample.main, *args), args
+    with pytest.raises(ValueError, match="stop string is empty"):
+        stream_text(None, None, "", 1, stops=[""])
+
+
+def test_a_model_of_documents_ends_its_rows_at_different_steps(text_file):
+    train.main(["--data", str(text_file), "--doc_sep", "\n", "--steps", "40", "--lr", "1e-2", *TOY])
+    model, tokenizer, checkpoint = load_model(Path("runs/my"))
+    n = checkpoint["data"]["documents"]
+    prompts = ["the", "a cat", "the dog saw the cat"]
+    made = write_batch(model, tokenizer, prompts, 80, documents=n, seed=5)
+    for i, prompt in enumerate(prompts):
+        alone = write_text(model, tokenizer, prompt, 80, documents=n, seed=5 + i)
+        assert made[i].text == alone
+    assert len({len(one.ids) for one in made}) > 1
+    assert all(math.isfinite(one.mean_logprob) for one in made)
+    assert all("endoftext" not in one.text for one in made)
+
+
+@pytest.mark.parametrize(("delay", "kept"), [(0.0, True), (0.01, False)])
+def test_compiled_is_kept_only_if_faster(toy_run, monkeypatch, delay, kept):
+    """The model is slowed by 2 ms, what stands for torch.compile's result by `delay`."""
+    model, _, _ = load_model(toy_run)
+    plain, said = model.features, []
+
+    def slowed(seconds):
+        return lambda *args: (time.sleep(seconds), plain(*args))[1]
+
+    model.features = slowed(0.002)
+    monkeypatch.setattr(torch, "compile", lambda features: slowed(delay))
+    compile_step(model, said.append)
+    assert re.match(r"compiling took [\d.]+ s; [\d,]+ tok/s compiled, [\d,]+ eager", said[0])
+    assert said[1:] == ([] if kept else ["compile off: eager is the faster here"])
+
+
+def test_without_a_compiler_the_model_stays_eager(toy_run, monkeypatch, capfd):
+    monkeypatch.setattr("utils.write.compiler", lambda device: False)
+    sample.main(["--compile", "--steps", "2", "--device", "cpu"])
+    assert "note: compile off: no C++ compiler found" in capfd.readouterr().err

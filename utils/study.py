@@ -1,0 +1,73 @@
+"""How a model writes, for people to look at: a table over settings, and each token's rivals."""
+
+import itertools
+import textwrap
+from collections.abc import Iterator
+
+from utils.write import Written, ids_of, write_batch
+
+WIDE = 64  # columns of text beside the figures
+HEAD = f"{'temp':>5}{'top_k':>7}{'distinct-1':>12}{'distinct-2':>12}{'log p':>8}   text"
+
+
+def distinct(text: str, n: int) -> float:
+    """Share of different word n-grams among all of a text (Li et al. 2016); 1 if it has none.
+
+    "a b a b" -> distinct-1 2/4, distinct-2 2/3: low figures are a text that repeats itself.
+    """
+    words = text.split()
+    grams = list(zip(*(words[i:] for i in range(n)), strict=False))
+    return len(set(grams)) / len(grams) if grams else 1.0
+
+
+def grid_row(temp: float, top_k: int, written: Written) -> str:
+    """One continuation with its figures before it, wrapped in a column of its own."""
+    figures = f"{temp:>5g}{top_k or 'all':>7}{distinct(written.text, 1):>12.2f}"
+    figures += f"{distinct(written.text, 2):>12.2f}{written.mean_logprob:>8.2f}   "
+    lines = (textwrap.wrap(line, WIDE) or [""] for line in written.text.strip().splitlines())
+    return figures + ("\n" + " " * len(figures)).join(itertools.chain.from_iterable(lines))
+
+
+def grid(model, tokenizer, prompts, steps, temps, top_ks, **settings) -> Iterator[str]:
+    """Lines of a table: a continuation of each prompt at every pair of temperature and top-k.
+
+    All pairs draw with the same seed. log p is the mean log-probability that the model itself, at
+    temperature 1, gives the tokens drawn; distinct-n counts words.
+    """
+    yield HEAD
+    for temp, top_k in itertools.product(temps, top_ks):
+        sampling = {**settings, "temperature": temp, "top_k": top_k or None}
+        for written in write_batch(model, tokenizer, prompts, steps, **sampling):
+            yield "\n" + grid_row(temp, top_k, written)
+
+
+def shown(tokenizer, i: int) -> str:
+    """A token as people can read it, blanks and line ends visible: ' the', '\\n'."""
+    return repr(tokenizer.decode([i]))
+
+
+def rivals(
+    model, tokenizer, prompt, steps, *, documents=1, stops=(), n=5, **sampling
+) -> Iterator[str]:
+    """Lines, one a token: the chosen one and the n most likely, with the model's probabilities.
+
+    The probabilities are the model's own, before temperature and cuts.
+    """
+    seen: list = []
+
+    def note(ids, logits):
+        p = logits[0].float().softmax(-1)
+        top = p.topk(min(n, len(p)))
+        seen[:] = float(p[ids[0]]), top.indices.tolist(), top.values.tolist()
+
+    drawn, _ = ids_of(model, tokenizer, [prompt], steps, documents, watch=note, **sampling)
+    yield f"{'token':>14}{'p':>7}   the {n} most likely"
+    text = ""
+    for ids in drawn:
+        p, tops, shares = seen
+        pairs = zip(tops, shares, strict=True)
+        likely = "  ".join(f"{shown(tokenizer, i)} {share:.2f}" for i, share in pairs)
+        yield f"{shown(tokenizer, int(ids)):>14}{p:>7.2f}   {likely}"
+        text += tokenizer.decode([int(ids)])
+        if any(stop in text for stop in stops):
+            return

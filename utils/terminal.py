@@ -1,0 +1,83 @@
+"""Prompts in and text out, where people sit: files, pipes, a terminal's colours, a conversation."""
+
+import os
+import stat
+import sys
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+
+def note(text: str) -> None:
+    """Tell people something without touching stdout."""
+    print(f"note: {text}", file=sys.stderr, flush=True)
+
+
+def bold(text: str) -> str:
+    """The text in bold, on a terminal whose user has not set NO_COLOR (no-color.org)."""
+    plain = not text or not sys.stdout.isatty() or os.environ.get("NO_COLOR")
+    return text if plain else f"\033[1m{text}\033[0m"
+
+
+def piped() -> bool:
+    """Whether stdin is a pipe or a file, not a terminal or nothing."""
+    try:
+        mode = os.fstat(sys.stdin.fileno()).st_mode
+    except (OSError, ValueError, AttributeError):  # closed, or replaced
+        return False
+    return stat.S_ISFIFO(mode) or stat.S_ISREG(mode)
+
+
+def read_prompts(prompts: list[str] | None, file: str | None) -> list[str]:
+    """Prompts as given, or one from a file or stdin ("-", or a pipe), or one that is empty.
+
+    The last line end of a file or pipe does not count. Raises ValueError for both, or no UTF-8.
+    """
+    if prompts and file:
+        raise ValueError("--prompt and --prompt-file exclude each other; give one")
+    if file is None and (prompts == ["-"] or (prompts is None and piped())):
+        file = "-"
+    if file is None:
+        return prompts or [""]
+    try:
+        raw = sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8")
+    except UnicodeDecodeError as e:
+        raise ValueError(f"{file} is not UTF-8 at byte {e.start}; save it as UTF-8") from None
+    return [raw.removesuffix("\n")]
+
+
+def show(prompt: str, pieces: Iterable[str]) -> None:
+    """Print a prompt once, in bold on a terminal, and its continuation as it comes."""
+    print(bold(prompt), end="", flush=True)
+    for piece in pieces:
+        print(piece, end="", flush=True)
+    print()
+
+
+class Pace:
+    """Tokens per second: `generate` calls it, as `watch`, at each step."""
+
+    def __init__(self) -> None:
+        self.tokens, self.start = 0, time.perf_counter()
+
+    def __call__(self, ids, logits) -> None:
+        """Count a step's ids (B,)."""
+        self.tokens += len(ids)
+
+    def __str__(self) -> str:
+        seconds = time.perf_counter() - self.start
+        return f"{self.tokens} tokens in {seconds:.2f} s, {self.tokens / seconds:,.0f} tok/s"
+
+
+def converse(write: Callable[[str, Pace], Iterable[str]]) -> None:
+    """Continue each line of stdin until it ends; then its pace. Bad input costs one line."""
+    while True:
+        print("> ", end="", file=sys.stderr, flush=True)
+        if not (line := sys.stdin.readline()):
+            return
+        prompt, pace = line.removesuffix("\n"), Pace()
+        try:
+            show(prompt, write(prompt, pace))
+            note(str(pace))
+        except ValueError as e:
+            print(f"error: {e}", file=sys.stderr, flush=True)
