@@ -261,6 +261,6 @@ def test_compiled_is_kept_only_if_faster(toy_run, monkeypatch, delay, kept):
 
 
 def test_without_a_compiler_the_model_stays_eager(toy_run, monkeypatch, capfd):
-    monkeypatch.setattr("utils.write.compiler", lambda device: False)
+    monkeypatch.setattr("utils.write.cannot_compile", lambda device: "no C++ compiler found")
     sample.main(["--compile", "--steps", "2", "--device", "cpu"])
     assert "note: compile off: no C++ compiler found" in capfd.readouterr().err
