@@ -9,13 +9,13 @@ python train.py --overfit --steps 200               # one batch, again and again
 
 import math
 import sys
-from dataclasses import asdict, replace
+from dataclasses import replace
 from shlex import quote
 
 import torch
 
-from data.loader import batch_at, check_length, open_prepared
-from data.prepare import prepared
+from data.loader import check_length
+from data.sources import feed_of, open_sources, whole
 from model import TinyGPT
 from tok.cli import Parser, run
 from utils.checkpoint import TrainState, load_checkpoint, open_run
@@ -23,7 +23,7 @@ from utils.config import add_settings, flat, run_dir, settings_of
 from utils.device import compiled, pick_device
 from utils.interrupt import Interrupt
 from utils.log import Log, headlines
-from utils.metrics import evaluate
+from utils.metrics import evaluate_all
 from utils.optim import lr_at, make_optimizer
 from utils.step import train_step
 from utils.write import write_text
@@ -63,24 +63,24 @@ def story(state, data, n) -> str:
     return write_text(state.model, data.tokenizer, "", n, documents=documents, **sampling).strip()
 
 
-def train(state, settings, data, device, path, log, *, overfit, stop) -> None:
+def train(state, settings, sources, feed, device, path, log, overfit, stop) -> None:
     """The loop: evaluate, save, step, log. Returns when all steps are done, or after a signal."""
     s, o = settings.train, settings.optim
     model = compiled(state.model, device.device, log.say) if s.compile else state.model
     resumed = state.step
     while True:
         if (state.step % s.eval_every == 0 or state.step == s.steps) and state.step > resumed:
-            score = evaluate(model, data.val, data.meta["val_bytes"], s.batch_size, device)
+            score, parts = evaluate_all(model, sources, s.batch_size, device)
             if not math.isfinite(score.loss):
                 raise FloatingPointError(f"validation loss {score.loss}")
             best = score.loss < state.best_val_loss
-            log.score(state.step, score, best)
+            log.score(state.step, score, best, parts)
             if best:
                 state.best_val_loss, state.best_step = score.loss, state.step
                 state.save(path / "best.pt", log.state())
             state.save(path / "last.pt", log.state())
             if s.sample and state.step < s.steps:
-                log.say("    " + story(state, data, s.sample).replace("\n", "\n    "))
+                log.say("    " + story(state, whole(sources), s.sample).replace("\n", "\n    "))
         if state.step >= s.steps or stop.signal:
             break
 
@@ -88,11 +88,7 @@ def train(state, settings, data, device, path, log, *, overfit, stop) -> None:
         for group in state.optimizer.param_groups:
             group["lr"] = lr
         with log.timer:
-            first = 0 if overfit else state.step * s.accum  # the step's first batch
-            shape = {"block_size": state.model.config.block_size, "batch_size": s.batch_size}
-            batches = [
-                batch_at(data.train, first + i, seed=s.seed, **shape) for i in range(s.accum)
-            ]
+            batches = feed.batches(0 if overfit else state.step)
             loss, norm = train_step(
                 model, state.optimizer, state.scaler, batches, device, o.grad_clip
             )
@@ -106,19 +102,22 @@ def main(argv=None):
     s = settings.train
     checkpoint = load_checkpoint(path / "last.pt") if args.resume else None
     device = pick_device(s.device, s.dtype)
-    data = open_prepared(prepared(**asdict(settings.data)))
+    sources = open_sources(**settings.data.text)
+    data = whole(sources)
     state = begin(settings, data, device)
+    feed = feed_of(sources, settings, prefetch=device.device.type != "cpu")
     if checkpoint:
         state.load(checkpoint)
     open_run(path, settings, data.path / "tokenizer.json", resume=args.resume)
 
+    kept = checkpoint and checkpoint["log"]
     tokens_per_step = s.batch_size * s.accum * state.model.config.block_size
-    with Log(path, s, tokens_per_step, state.step, checkpoint and checkpoint["log"]) as log:
+    with Log(path, s, tokens_per_step, state.step, kept, sources=sources) as log:
         for line in headlines(path, settings, data, state, device):
             log.say(line)
         try:
             with Interrupt() as stop:
-                train(state, settings, data, device, path, log, overfit=args.overfit, stop=stop)
+                train(state, settings, sources, feed, device, path, log, args.overfit, stop)
         except FloatingPointError as e:
             again = "and --resume" if (path / "last.pt").exists() else "and start again"
             print(f"error: step {state.step}: {e}; lower --lr, {again}", file=sys.stderr)

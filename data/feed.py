@@ -1,7 +1,7 @@
 """Which windows a step trains on: shuffled or random, from one source or several, by phase.
 
-A pure function of the step, so a resumed run goes on exactly where it stopped, also in the middle of
-an epoch. Letters: B rows of a micro-batch, T = block_size, N windows of an epoch.
+A pure function of the step, so a resumed run goes on exactly where it stopped, also in mid-epoch.
+Letters: B rows of a micro-batch, T = block_size, N windows of an epoch.
 """
 
 import math
@@ -97,7 +97,7 @@ def phases_of(text: str, names: list[str], weights: tuple[int, ...], block_size:
     for i, part in enumerate(parts):
         values, what = pairs(part, "phases"), f"phases: {part.strip()!r}"
         until = values.pop("until", math.inf)
-        if (until == math.inf) != (i == len(parts) - 1) or found and until <= found[-1].until:
+        if (until == math.inf) != (i == len(parts) - 1) or (found and until <= found[-1].until):
             raise ValueError(f"{what}: each phase but the last needs an until=STEP, rising")
         T = values.pop("block_size", block_size)
         if not T or block_size % T:

@@ -55,8 +55,9 @@ def forget_pages(tokens: np.ndarray) -> None:
 
     The kernel keeps them in its cache as long as it has room. Windows trims them by itself.
     """
-    if isinstance(tokens.base, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
-        tokens.base.madvise(mmap.MADV_DONTNEED)
+    mapped: object = tokens.base
+    if isinstance(mapped, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+        mapped.madvise(mmap.MADV_DONTNEED)
 
 
 def check_length(data: Prepared, block_size: int = 1) -> None:

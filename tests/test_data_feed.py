@@ -1,5 +1,6 @@
 """data/feed.py: which windows a step trains on."""
 
+import csv
 import math
 import os
 import random
@@ -8,11 +9,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
+from conftest import TOY, make_text
 from hypothesis import given
 from hypothesis import strategies as st
 
+import train
 from data.feed import Feed, Phase, keys_of, permuted, phases_of, shuffled_start
 from data.loader import batch_at
+from data.sources import open_sources, weights_of
+from utils.checkpoint import TrainState, load_checkpoint
+from utils.config import settings_from
 
 
 def feed(*sources, T=4, B=3, accum=1, seed=5, phases=None, **more):
@@ -66,7 +73,7 @@ def test_permutation_is_uniform_enough():
 
 
 def test_windows_of_an_epoch_by_hand():
-    """14 tokens in windows of 4: (14 - 4) // 4 = 2 windows, side by side, from an offset below 4."""
+    """14 tokens in windows of 4: (14 - 4) // 4 = 2 windows from an offset below 4."""
     offsets = set()
     for epoch in range(60):
         a, b = sorted(shuffled_start(2 * epoch + i, 14, 4, 1) for i in range(2))
@@ -221,3 +228,77 @@ def test_resident_memory_does_not_grow_with_the_file(tmp_path):
     for step in range(1, 400):
         fed.batches(step)
     assert resident() - before < 30_000_000
+
+
+MIX = ["--mixture", "one.txt=2 two.txt=1", "--accum", "2", "--eval_every", "2", "--dropout", "0.1"]
+MIX += ["--phases", "until=3 block_size=8 one=1; one=2 two=1", *TOY]
+
+
+@pytest.fixture
+def two_texts(tmp_path):
+    (tmp_path / "one.txt").write_text(make_text(), encoding="utf-8")
+    (tmp_path / "two.txt").write_text(make_text()[::-1], encoding="utf-8")
+
+
+def test_a_mixture_by_phase_resumes_to_the_bit(two_texts, monkeypatch):
+    """Stopped at step 4, in the second phase and in the middle of an epoch of both sources."""
+    assert train.main([*MIX, "--steps", "8", "--run", "whole"]) == 0
+    saved = TrainState.save
+
+    def stop_at_4(state, path, *rest):
+        saved(state, path, *rest)
+        if state.step == 4 and path.name == "last.pt":
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TrainState, "save", stop_at_4)
+        with pytest.raises(KeyboardInterrupt):
+            train.main([*MIX, "--steps", "8", "--run", "cut"])
+    assert load_checkpoint("runs/cut/last.pt")["step"] == 4
+    assert train.main(["--run", "cut", "--resume"]) == 0
+    a, b = (load_checkpoint(Path("runs") / n / "last.pt") for n in ("whole", "cut"))
+    assert all(torch.equal(a["model"][k], b["model"][k]) for k in a["model"])
+    assert a["step"] == b["step"] == 8
+    with open("runs/cut/metrics.csv", encoding="utf-8", newline="") as f:
+        scored = [r for r in csv.DictReader(f) if r["val_loss"]]
+    assert [r["step"] for r in scored] == ["2", "4", "6", "8"]
+    tokens = {n: s.meta["val_tokens"] - 1 for n, s in open_sources("", **shapes()).items()}
+    for row in scored:  # the total weighs tokens
+        nats = sum(float(row[f"val_loss_{n}"]) * k for n, k in tokens.items())
+        assert float(row["val_loss"]) == pytest.approx(nats / sum(tokens.values()))
+
+
+def shapes():
+    return {"vocab": 280, "mixture": "one.txt=2 two.txt=1"}
+
+
+def test_sources_share_a_tokenizer_and_keep_their_own_validation(two_texts):
+    one, two = open_sources("", **shapes()).values()
+    assert one.meta["tokenizer_sha256"] == two.meta["tokenizer_sha256"]
+    assert make_text().endswith(one.tokenizer.decode(one.val))
+    assert make_text()[::-1].endswith(two.tokenizer.decode(two.val))
+
+
+def test_sources_prepared_apart_must_agree(two_texts):
+    a = open_sources("one.txt", vocab=270)["one"].path
+    b = open_sources("two.txt", vocab=280)["two"].path
+    with pytest.raises(ValueError, match="have different tokenizers"):
+        open_sources("", mixture=f"{a}=1 {b}=1")
+    assert len(open_sources("", mixture=f"{a}=1 two.txt=1")) == 2  # the text takes a's tokenizer
+
+
+def test_twins_are_refused():
+    with pytest.raises(ValueError, match="two sources of one name"):
+        weights_of("", "a/x.txt=1 b/x.txt=1")
+
+
+def test_mixtures_in_yaml_are_the_flags_text():
+    text = """
+    mixture: {one.txt: 3, two.txt: 1}
+    phases:
+      - {until: 100, block_size: 16}
+      - {one: 1, two: 1}
+    """
+    data = settings_from(yaml.safe_load(text)).data
+    assert data.mixture == "one.txt=3 two.txt=1"
+    assert data.phases == "until=100 block_size=16; one=1 two=1"
