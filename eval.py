@@ -5,10 +5,10 @@ python eval.py --run tiny --ckpt last
 python eval.py --run tiny --data other.txt
 """
 
-from dataclasses import asdict, replace
+from dataclasses import replace
 
-from data.loader import check_length, open_prepared
-from data.prepare import prepared
+from data.loader import check_length
+from data.sources import open_sources, whole
 from tok.cli import Parser, run
 from utils.checkpoint import latest_run, load_model, same_data
 from utils.config import run_dir, settings_from
@@ -33,8 +33,8 @@ def open_text(a, path, checkpoint):
     """The text to score: the run's own, or a.data through the run's tokenizer."""
     own = settings_from(checkpoint["settings"]).data
     if a.data:
-        own = replace(own, data=a.data, tokenizer=str(path / "tokenizer.json"))
-    data = open_prepared(prepared(**asdict(own)))
+        own = replace(own, data=a.data, mixture="", tokenizer=str(path / "tokenizer.json"))
+    data = whole(open_sources(**own.text), load=True)
     if not a.data:
         same_data(checkpoint["data"], data.meta)
     elif data.meta["tokenizer_sha256"] != checkpoint["data"]["tokenizer_sha256"]:

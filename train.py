@@ -9,14 +9,14 @@ python train.py --dry-run                           # how large, how long; write
 torchrun --nproc_per_node=2 -- train.py --accum 2   # as one process with --accum 4
 """
 
-from dataclasses import asdict, replace
+from dataclasses import replace
 from shlex import quote
 from tempfile import TemporaryDirectory
 
 import torch
 
-from data.loader import batch_at, check_length, open_prepared
-from data.prepare import prepared
+from data.loader import check_length
+from data.sources import feed_of, open_sources, whole
 from model import TinyGPT
 from tok.cli import Parser, run
 from utils.budget import ended_by, steps_in_all
@@ -26,7 +26,7 @@ from utils.device import compiled, memory_advice, pick_device
 from utils.forecast import forecast
 from utils.interrupt import Interrupt
 from utils.log import Log, headlines, tokens_per_step
-from utils.metrics import evaluate
+from utils.metrics import evaluate_all
 from utils.optim import lr_at, make_optimizer
 from utils.ranks import averaged, joined, sharded
 from utils.step import train_step
@@ -64,15 +64,7 @@ def begin(settings, data, device, ranks) -> TrainState:
     return TrainState(model, optimizer, device.scaler(), flat(settings), data.meta, ranks=ranks)
 
 
-def draw(data, settings, step, ranks):
-    """This rank's micro-batches of a step: every Nth of those that one process alone would draw."""
-    s, n = settings.train, settings.train.accum * ranks.world
-    shape = {"block_size": settings.model.block_size, "batch_size": s.batch_size}
-    places = range(step * n + ranks.rank, step * n + n, ranks.world)
-    return [batch_at(data.train, place, seed=s.seed, **shape) for place in places]
-
-
-def train(state, settings, data, device, path, log, overfit, stop) -> str:
+def train(state, settings, sources, feed, device, path, log, overfit, stop) -> str:
     """The loop: evaluate, save, step, log. Gives what ended it, or "" if a signal did."""
     s, o, ranks = settings.train, settings.optim, state.ranks
     model = compiled(state.model, device.device, log.say) if s.compile else state.model
@@ -80,14 +72,14 @@ def train(state, settings, data, device, path, log, overfit, stop) -> str:
     while True:
         steps = log.length(ranks.agree(steps_in_all(state.step, log.spent(), s)))
         if (state.step % s.eval_every == 0 or state.step >= steps) and state.step > resumed:
-            score = evaluate(model, data.val, data.meta["val_bytes"], s.batch_size, device)
+            score, parts = evaluate_all(model, sources, s.batch_size, device)
             best = state.note(ranks.agree(score.loss))
-            log.score(state.step, score, best)
+            log.score(state.step, score, best, parts)
             if best:
                 state.save(path / "best.pt", log.state())
             state.save(path / "last.pt", log.state(), s.keep)
             if s.sample and ranks.first and state.step < steps:
-                log.say("    " + story(state, data, s.sample).replace("\n", "\n    "))
+                log.say("    " + story(state, whole(sources), s.sample).replace("\n", "\n    "))
         stop.signal = int(max(ranks.places([stop.signal])))
         ended = ended_by(state.step, steps, state.best_step, s)
         if ended or stop.signal:
@@ -97,7 +89,7 @@ def train(state, settings, data, device, path, log, overfit, stop) -> str:
         for group in state.optimizer.param_groups:
             group["lr"] = lr
         with log.timer:
-            batches = draw(data, settings, 0 if overfit else state.step, ranks)
+            batches = feed.batches(0 if overfit else state.step)
             update = state.optimizer, state.scaler
             loss, norm = train_step(learner, *update, batches, device, o.grad_clip, ranks)
         state.step += 1
@@ -109,19 +101,22 @@ def life(args, settings, path, device, ranks, scratch) -> int:
     s = settings.train
     checkpoint = load_checkpoint(path / "last.pt") if args.resume else None
     with ranks.in_turn():
-        data = open_prepared(prepared(**asdict(settings.data), scratch=scratch))
+        sources = open_sources(**settings.data.text, scratch=scratch)
+    data = whole(sources)
     state = begin(settings, data, device, ranks)
+    place = {"rank": ranks.rank, "world": ranks.world}
+    feed = feed_of(sources, settings, **place, prefetch=device.device.type != "cpu")
     if args.dry_run:
-        return forecast(state, settings, device, draw(data, settings, 0, ranks))
+        return forecast(state, settings, device, feed.draw(0))
     kept = state.load(checkpoint) if checkpoint else None
     if ranks.first:
         open_run(path, settings, data.path / "tokenizer.json", resume=args.resume)
     tokens = tokens_per_step(settings, ranks)
-    with Log(path, s, tokens, state.step, kept, ranks=ranks) as log:
+    with Log(path, s, tokens, state.step, kept, sources=sources, ranks=ranks) as log:
         log.say("\n".join(headlines(path, settings, data, state, device)))
         try:
             with Interrupt(patient=ranks.world > 1) as stop:
-                ended = train(state, settings, data, device, path, log, args.overfit, stop)
+                ended = train(state, settings, sources, feed, device, path, log, args.overfit, stop)
         except FloatingPointError as e:
             return log.diverged(state, e)
         except BrokenPipeError:  # nobody reads what we say: keep what was learnt

@@ -4,6 +4,7 @@ Letters: B = batch_size, T = block_size.
 """
 
 import json
+import mmap
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,6 +50,16 @@ def open_tokens(path: Path, meta: dict, split: str) -> np.ndarray:
     return np.memmap(file, dtype=dtype, mode="r") if n else np.empty(0, dtype)
 
 
+def forget_pages(tokens: np.ndarray) -> None:
+    """Let go of the pages of a mapped file that were read: else each stays in resident memory.
+
+    The kernel keeps them in its cache as long as it has room. Windows trims them by itself.
+    """
+    mapped: object = tokens.base
+    if isinstance(mapped, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+        mapped.madvise(mmap.MADV_DONTNEED)
+
+
 def check_length(data: Prepared, block_size: int = 1) -> None:
     """Raise ValueError if no window of block_size tokens and its targets fits the training text."""
     for split, tokens in ("training", data.train), ("validation", data.val):
@@ -90,4 +101,5 @@ def ordered_batches(
         pad = -n % block_size
         x = np.pad(chunk[:-1], (0, pad)).reshape(-1, block_size)
         y = np.pad(chunk[1:], (0, pad), constant_values=-1).reshape(-1, block_size)
+        forget_pages(tokens)
         yield torch.from_numpy(x), torch.from_numpy(y)

@@ -7,11 +7,14 @@ The last 10 % of the text is validation, as in nanoGPT. Where the text is divide
 --doc_sep) each one ends with <|endoftext|>, and the split falls between two of them.
 """
 
+import glob
 import hashlib
 import json
 import os
 import shutil
+import sys
 import tempfile
+import time
 import urllib.request
 import zipfile
 from collections.abc import Iterable
@@ -21,6 +24,8 @@ from pathlib import Path
 import numpy as np
 
 import tok
+from data.loader import open_prepared
+from data.overlap import RUN, overlap
 from tok.cli import Parser, run
 from tok.files import as_text
 
@@ -79,6 +84,37 @@ def split_text(text: str, doc_sep: str = END, share: float = 0.1) -> tuple[str, 
     return text[:cut], text[cut:]
 
 
+def split_documents(text: str, doc_sep: str = END, share: float = 0.1) -> tuple[str, str]:
+    """(train, val): a document goes where the hash of its text says, about `share` to val.
+
+    So equal documents stay together, and a text that grows keeps each where it was. ValueError if
+    one side would be empty.
+    """
+    parts: tuple[list[str], list[str]] = ([], [])
+    for doc in documents(text, doc_sep):
+        parts[int(sha256(doc.strip().encode())[:12], 16) < share * 16**12].append(doc)
+    if not all(parts):
+        raise ValueError(
+            f"{len(parts[0]) + len(parts[1])} documents are too few to split by document; "
+            f"leave out --split document, or set --doc_sep"
+        )
+    train, val = (doc_sep.join(part) + doc_sep for part in parts)
+    return train, val
+
+
+SPLITS = {"tail": split_text, "document": split_documents}
+
+
+def warn_of_overlap(meta: dict) -> None:
+    """Say on stderr that validation stands in training too, where its loss would flatter."""
+    if meta["val_overlap"] > 0.01:
+        print(
+            f"warning: {meta['val_overlap']:.1%} of the runs of {RUN} tokens in validation also "
+            f"stand in training; its loss tells partly what was learnt by heart",
+            file=sys.stderr,
+        )
+
+
 def unescape(sep: str) -> str:
     r"""A separator as a shell hands it over: backslash and n, two characters, mean a line's end."""
     return sep.replace(r"\n", "\n").replace(r"\t", "\t")
@@ -133,6 +169,7 @@ def write_prepared(out, train: str, val: str, *, tokenizer="bpe", vocab=1000, do
         encode_text(tokenizer, val, doc_sep, ends=ends, cut=False),
     ]
     out.parent.mkdir(parents=True, exist_ok=True)
+    remove_stale(out)
     new = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
     try:
         os.chmod(new, 0o777 & ~umask())
@@ -149,6 +186,7 @@ def write_prepared(out, train: str, val: str, *, tokenizer="bpe", vocab=1000, do
             "val_tokens": len(ids[1]),
             "train_bytes": len(train.encode()),
             "val_bytes": len(val.encode()),
+            "val_overlap": overlap(*ids),
             "text_sha256": sha256(train.encode() + val.encode()),
             "tokenizer_sha256": sha256((new / "tokenizer.json").read_bytes()),
         }
@@ -156,7 +194,26 @@ def write_prepared(out, train: str, val: str, *, tokenizer="bpe", vocab=1000, do
         replace_dir(new, out)
     finally:
         shutil.rmtree(new, ignore_errors=True)
+    warn_of_overlap(meta)
     return meta
+
+
+def remove_stale(out: Path, age: float = 86400) -> None:
+    """Remove what a killed preparation of `out` left beside it: ours alone, untouched for a day."""
+    for left in out.parent.glob(f".{glob.escape(out.name)}-*"):
+        ours = left.is_dir() and {p.name for p in left.iterdir()} <= OURS
+        if ours and time.time() - left.stat().st_mtime > age:
+            shutil.rmtree(left, ignore_errors=True)
+
+
+def damaged(out: Path) -> bool:
+    """Whether an entry of our cache is there, but not whole. Says so; it is then made again."""
+    try:
+        open_prepared(out)
+    except ValueError as e:
+        print(f"note: {e}: made again", file=sys.stderr)
+        return True
+    return False
 
 
 def check_out(out: Path) -> None:
@@ -212,7 +269,7 @@ def prepared(data, *, tokenizer="bpe", vocab=1000, doc_sep=END, scratch=None) ->
     out = CACHE / f"{data.stem}-{sha256(key.encode())[:12]}"
     if scratch and not (out / "meta.json").exists():
         out = Path(scratch) / out.name
-    if not (out / "meta.json").exists():
+    if not (out / "meta.json").exists() or damaged(out):
         train, val = split_text(text, doc_sep)
         shapes = {"tokenizer": tokenizer, "vocab": vocab, "doc_sep": doc_sep, "name": data.name}
         try:
@@ -251,12 +308,12 @@ def check_sha256(raw: bytes, source: Source, where) -> None:
         )
 
 
-def known_texts(name: str, path, doc_sep: str) -> tuple[str, str]:
+def known_texts(name: str, path, doc_sep: str, split=split_text) -> tuple[str, str]:
     """(train, val) of a known source whose file lies at `path`."""
     source, raw = SOURCES[name], Path(path).read_bytes()
     check_sha256(raw, source, path)
     if source.members is None:
-        return split_text(clean_text(raw, name), doc_sep)
+        return split(clean_text(raw, name), doc_sep)
     with zipfile.ZipFile(path) as z:
         train, val = (clean_text(z.read(m), m) for m in source.members)
     return train, val
@@ -272,18 +329,24 @@ def main(argv=None):
     )
     p.add_argument("--vocab", type=int, default=1000, help="size of a new BPE (default 1000)")
     p.add_argument("--doc_sep", default=END, help=f"what divides documents (default {END})")
+    p.add_argument(
+        "--split",
+        choices=SPLITS,
+        default="tail",
+        help="what validation is: the last tenth, or a tenth of the documents (default tail)",
+    )
     p.add_argument("--out", required=True, metavar="DIR", help="the directory to write")
     a = p.parse_args(argv)
     doc_sep = unescape(a.doc_sep)
     check_out(Path(a.out))
     name = a.source[0]
     if name in SOURCES and len(a.source) == 1:
-        train, val = known_texts(name, a.copy or fetch(name), doc_sep)
+        train, val = known_texts(name, a.copy or fetch(name), doc_sep, SPLITS[a.split])
     elif a.copy:
         raise ValueError(f"--from goes with {' or '.join(SOURCES)}, not {name}; drop it")
     else:
         texts = [read_text(path) for path in a.source]
-        train, val = split_text((doc_sep or END).join(texts), doc_sep)
+        train, val = SPLITS[a.split]((doc_sep or END).join(texts), doc_sep)
         name = " ".join(a.source)
     meta = write_prepared(
         a.out, train, val, tokenizer=a.tokenizer, vocab=a.vocab, doc_sep=doc_sep, name=name

@@ -13,6 +13,7 @@ import torch
 from conftest import TOY, make_text
 
 import train
+from utils import metrics
 from utils.checkpoint import latest_run, load_checkpoint, load_model
 from utils.interrupt import Interrupt
 from utils.log import COLUMNS, Log, Timer
@@ -127,13 +128,13 @@ def test_an_older_run_steps_aside(toy_run, text_file):
 
 
 def test_best_changes_only_on_strict_improvement(text_file, monkeypatch):
-    real, values = train.evaluate, iter([3.0, 2.0, 2.0, 4.0])
+    real, values = metrics.evaluate, iter([3.0, 2.0, 2.0, 4.0])
 
     def scripted(*args):
         score = real(*args)
         return type(score)(next(values) * score.tokens, score.tokens, score.bytes)
 
-    monkeypatch.setattr(train, "evaluate", scripted)
+    monkeypatch.setattr(metrics, "evaluate", scripted)
     train.main(["--data", str(text_file), "--steps", "4", "--eval_every", "1", *TOY])
     assert load_checkpoint("runs/my/best.pt")["step"] == 2
     assert load_checkpoint("runs/my/best.pt")["best_val_loss"] == 2.0

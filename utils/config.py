@@ -27,6 +27,20 @@ class DataConfig:
     tokenizer: str = setting("bpe", "char, bpe, or the path of a tokenizer's file")
     vocab: int = setting(1000, "size of the BPE vocabulary to train")
     doc_sep: str = setting(END, "what stands between two documents of the text")
+    sampling: Literal["shuffle", "random"] = setting(
+        "shuffle", "each window once per epoch, or windows drawn with replacement"
+    )
+    mixture: str = setting("", "texts and weights in place of data: a.txt=3 b.txt=1")
+    phases: str = setting("", "weights and block_size by step: until=200 block_size=64 a=1; b=1")
+
+    def __post_init__(self):
+        check_choices(self)
+
+    @property
+    def text(self) -> dict[str, str | int]:
+        """What shapes the tokens, for `open_sources`."""
+        names = ("data", "tokenizer", "vocab", "doc_sep", "mixture")
+        return {name: getattr(self, name) for name in names}
 
 
 @dataclass(frozen=True)
@@ -126,9 +140,20 @@ FIELDS = {  # vocab_size follows from the tokenizer, so it is no setting of a ru
 }
 
 
+def one_line(value: Any) -> Any:
+    """YAML's mapping, or list of mappings, as a flag's text: [{a: 1, b: 2}, {}] -> "a=1 b=2; "."""
+    if isinstance(value, list):
+        return "; ".join(str(one_line(part)) for part in value)
+    if isinstance(value, dict):
+        return " ".join(f"{name}={one_line(part)}" for name, part in value.items())
+    return value
+
+
 def coerce(name: str, value: Any) -> Any:
     """Turn a flag's text, or YAML's value (it reads 1e-3 as text), into the field's type."""
     kind: Any = FIELDS[name].type
+    if name in ("mixture", "phases"):
+        value = one_line(value)
     if get_args(kind):  # Literal: its choices are checked by the dataclass
         return str(value)
     if kind is bool and str(value).lower() in ("true", "false"):

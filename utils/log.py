@@ -35,12 +35,14 @@ def tokens_per_step(settings, ranks=ALONE) -> int:
 
 def headlines(path, settings, data, state, device):
     """What a run says first: where, on what text, which model, for how long."""
-    s, prepared = settings.train, data.path == Path(settings.data.data)
+    s, own = settings.train, not settings.data.mixture
+    prepared = own and data.path == Path(settings.data.data)
     tokens = tokens_per_step(settings, state.ranks)
     yield f"run     {path}" + (f", from step {state.step}" if state.step else "")
     yield (
-        f"data    {settings.data.data}: {len(data.train):,} training tokens, "
-        f"{len(data.val):,} for validation, vocabulary {data.tokenizer.vocab_size:,}"
+        f"data    {settings.data.mixture or settings.data.data}: "
+        f"{data.meta['train_tokens']:,} training tokens, "
+        f"{data.meta['val_tokens']:,} for validation, vocabulary {data.tokenizer.vocab_size:,}"
     )
     if prepared:
         yield "note    it is prepared already: tokenizer, vocab and doc_sep do not apply"
@@ -96,10 +98,21 @@ class Log:
     """
 
     def __init__(
-        self, path, train, tokens, step=0, state=None, clock=time.perf_counter, ranks=ALONE
+        self,
+        path,
+        train,
+        tokens,
+        step=0,
+        state=None,
+        *,
+        sources=(),
+        clock=time.perf_counter,
+        ranks=ALONE,
     ):
         state = {"seconds": 0.0, "mean": (0.0, 0), "since": (0.0, 0), **(state or {})}
         self.path, self.clock, self.tokens_per_step = Path(path), clock, tokens
+        more = [f"val_loss_{name}" for name in sources] if len(sources) > 1 else []
+        self.columns = [*COLUMNS, *more]  # a mixture's sources have a column each
         self.every, self.steps, self.ranks = train.log_every, train.steps, ranks
         self.timer = Timer(state["seconds"], clock)
         self.mean = Mean(*state["mean"])  # of the losses since the last row
@@ -125,18 +138,18 @@ class Log:
             return
         if step and path.exists():
             with open(path, encoding="utf-8", newline="") as f:
-                whole = [r for r in csv.DictReader(f) if r[COLUMNS[-1]] is not None]
+                whole = [r for r in csv.DictReader(f) if r[self.columns[-1]] is not None]
             rows = [r for r in whole if int(r["step"]) <= step]
 
         def write(part):
             with open(part, "w", encoding="utf-8", newline="") as f:
-                csv.DictWriter(f, COLUMNS, lineterminator="\n").writeheader()
-                csv.DictWriter(f, COLUMNS, lineterminator="\n").writerows(rows)
+                csv.DictWriter(f, self.columns, lineterminator="\n").writeheader()
+                csv.DictWriter(f, self.columns, lineterminator="\n").writerows(rows)
 
         atomic(path, write)
         self.file = open(path, "a", encoding="utf-8", newline="")  # noqa: SIM115
         hold(self.file)
-        self.csv = csv.DictWriter(self.file, COLUMNS, lineterminator="\n")
+        self.csv = csv.DictWriter(self.file, self.columns, lineterminator="\n")
 
     def state(self) -> dict[str, Any]:
         """What a resumed run needs to write the same rows."""
@@ -189,14 +202,16 @@ class Log:
             self.mean, self.since = Mean(), (self.timer.seconds, step)
             self.spikes.since = 0
 
-    def score(self, step: int, score: Score, best: bool) -> None:
-        """Note an evaluation: a row, and a line for people."""
-        self._row(
-            step, val_loss=score.loss, val_ppl=score.ppl, val_bits_per_byte=score.bits_per_byte
-        )
+    def score(self, step: int, score: Score, best: bool, parts: dict[str, Score] | None = None):
+        """Note an evaluation, of a mixture also by source: a row, and a line for people."""
+        parts = parts if parts and len(parts) > 1 else {}
+        own = {f"val_loss_{name}": part.loss for name, part in parts.items()}
+        row = {"val_loss": score.loss, "val_ppl": score.ppl}
+        self._row(step, **row, val_bits_per_byte=score.bits_per_byte, **own)
+        each = "".join(f"  {name} {part.loss:.4f}" for name, part in parts.items())
         self.say(
             f"step {step}/{self.steps}  val loss {score.loss:.4f}  ppl {score.ppl:.2f}  "
-            f"{score.bits_per_byte:.3f} bits/byte" + ("  best so far" if best else "")
+            f"{score.bits_per_byte:.3f} bits/byte{each}" + ("  best so far" if best else "")
         )
 
     def _row(self, step: int, **values: float) -> None:

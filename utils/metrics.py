@@ -39,6 +39,11 @@ class Score:
     tokens: int
     bytes: int
 
+    def __add__(self, other: "Score") -> "Score":
+        """The score over both splits."""
+        nats, tokens = self.nats + other.nats, self.tokens + other.tokens
+        return Score(nats, tokens, self.bytes + other.bytes)
+
     @property
     def loss(self) -> float:
         """Nats per token."""
@@ -69,6 +74,16 @@ def evaluate(model, tokens, n_bytes: int, batch_size: int, device: Device) -> Sc
         nats, count = nats + loss.item() * n, count + n
     model.train(training)
     return Score(nats, count, n_bytes)
+
+
+def evaluate_all(model, sources, batch_size: int, device: Device) -> tuple[Score, dict[str, Score]]:
+    """Score every source's validation split: (all together, each by name)."""
+    parts = {
+        name: evaluate(model, source.val, source.meta["val_bytes"], batch_size, device)
+        for name, source in sources.items()
+    }
+    first, *others = parts.values()
+    return sum(others, first), parts
 
 
 def uniform_floor(val, V: int, n_bytes: int) -> Score:
