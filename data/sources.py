@@ -75,6 +75,8 @@ def whole(sources: dict[str, Prepared], *, load: bool = False) -> Prepared:
     metas = [source.meta for source in sources.values()]
     added = [k for k in first.meta if k == "documents" or k.endswith(("_tokens", "_bytes"))]
     meta = {**first.meta, **{k: sum(m[k] for m in metas) for k in added}}
+    overlaps = [m.get("val_overlap", 0.0) * m["val_tokens"] for m in metas]
+    meta["val_overlap"] = sum(overlaps) / meta["val_tokens"]
     meta["name"] = " ".join(sources)
     meta["text_sha256"] = sha256("".join(m["text_sha256"] for m in metas).encode())
     if not load:

@@ -5,8 +5,9 @@ import random
 import time
 
 import numpy as np
-from conftest import make_text
+from conftest import TOY, make_text
 
+import train
 from data import overlap as o
 from data import prepare
 from data.loader import open_prepared
@@ -33,14 +34,18 @@ def test_overlap_against_sets(monkeypatch):
 
 
 def test_an_injected_duplicate_is_found_and_said(tmp_path, capsys):
+    """By data.prepare, and by train.py, which prepares a text on its own."""
     words = random.Random(3).choices([f"{i:03}" for i in range(999)], k=2000)
-    train, val = " ".join(words[:1800]), " ".join(words[1800:])
-    meta = write_prepared(tmp_path / "clean", train, val, tokenizer="char")
+    train_text, val = " ".join(words[:1800]), " ".join(words[1800:])
+    meta = write_prepared(tmp_path / "clean", train_text, val, tokenizer="char")
     assert meta["val_overlap"] == 0.0
-    assert capsys.readouterr().err == ""
-    meta = write_prepared(tmp_path / "twice", train + val[:400], val, tokenizer="char")
+    meta = write_prepared(tmp_path / "twice", train_text + val[:400], val, tokenizer="char")
     assert abs(meta["val_overlap"] - 388 / (len(val) - 12)) < 0.01
-    assert "warning: 4" in capsys.readouterr().err
+    (tmp_path / "t.txt").write_text(train_text + val[:400] + val, encoding="utf-8")
+    prepare.main(["t.txt", "--tokenizer", "char", "--out", "o"])
+    assert "warning: " in capsys.readouterr().err
+    train.main(["--data", "t.txt", "--tokenizer", "char", "--steps", "1", *TOY])
+    assert "of the runs of 13 tokens in validation also stand in" in capsys.readouterr().out
 
 
 def test_split_by_document(tmp_path):

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
+from data.prepare import overlap_line
 from model.attention import AUTO
 from utils.checkpoint import atomic, hold
 from utils.metrics import Mean, Score, perplexity
@@ -47,6 +48,8 @@ def headlines(path, settings, data, state, device):
     if prepared:
         yield "note    it is prepared already: tokenizer, vocab and doc_sep do not apply"
     road = AUTO if settings.model.attn == "auto" else settings.model.attn
+    if overlap_line(data.meta):
+        yield f"note    {overlap_line(data.meta)}"
     yield f"model   {state.model.n_params():,} parameters, attention by {road}"
     yield f"device  {device.describe()}"
     if state.ranks.world > 1:
