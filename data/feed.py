@@ -171,13 +171,15 @@ class Feed:
         n = self.accum * self.world
         i, first, phase = self.phase_at(number // n)
         rows = self.batch_size * self.block_size // phase.block_size
+        chunk = np.empty((rows, phase.block_size + 1), np.int64)  # first: there may be no room
         drawn = [self.place(row, i, phase) for row in rows_of(number - first * n, rows)]
         if self.sampling == "random":
             drawn = self.replaced(drawn, number, phase)
-        chunk = np.stack([self.sources[s][k : k + phase.block_size + 1] for s, k in drawn])
+        for row, (s, k) in zip(chunk, drawn, strict=True):
+            row[:] = self.sources[s][k : k + phase.block_size + 1]
         for tokens in self.sources:
             forget_pages(tokens)
-        whole = torch.from_numpy(chunk.astype(np.int64))
+        whole = torch.from_numpy(chunk)
         return whole[:, :-1], whole[:, 1:]
 
     def place(self, row: int, i: int, phase: Phase) -> tuple[int, int]:

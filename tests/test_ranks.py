@@ -15,7 +15,7 @@ from conftest import TOY
 
 import train
 from utils.checkpoint import load_checkpoint
-from utils.ranks import ALONE, Ranks, averaged, sharded
+from utils.ranks import ALONE, averaged, sharded
 
 ROOT = Path(__file__).parent.parent
 pytestmark = pytest.mark.skipif(not torch.distributed.is_gloo_available(), reason="needs gloo")
@@ -115,21 +115,3 @@ def test_alone_nothing_is_asked():
     assert averaged(model, ALONE, "ddp") is model
     assert sharded(model, None, ALONE) is model
     assert not torch.distributed.is_initialized()
-
-
-def test_ranks_take_every_nth_batch():
-    """Two ranks with accum=3 draw between them the batches of one with accum=6, in its order."""
-    from data.loader import Prepared
-    from utils.config import settings_from
-
-    tokens = torch.arange(500).numpy()
-    data = Prepared(Path(), tokens, tokens, None, {})
-    shape = {"block_size": 4, "batch_size": 2}
-    one, two = (settings_from({**shape, "accum": n}) for n in (6, 3))
-    whole_step = train.draw(data, one, 5, ALONE)
-    parts = [train.draw(data, two, 5, Ranks(rank, 2)) for rank in range(2)]
-    in_order = [batch for place in zip(*parts, strict=True) for batch in place]
-    assert len(whole_step) == 6
-    for (x, y), (a, b) in zip(whole_step, in_order, strict=True):
-        assert torch.equal(x, a)
-        assert torch.equal(y, b)

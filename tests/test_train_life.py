@@ -18,9 +18,12 @@ from conftest import TOY
 
 import sweep
 import train
+from data.feed import Feed
+from data.loader import open_prepared
 from data.prepare import prepared
 from model import GPTConfig
 from utils import log as log_file
+from utils import metrics
 from utils.budget import ended_by, steps_in_all
 from utils.checkpoint import TrainState, load_checkpoint
 from utils.config import OptimConfig, TrainConfig, settings_from
@@ -93,13 +96,13 @@ def test_minutes_end_a_run(text_file, monkeypatch):
 
 
 def test_patience_ends_a_run(text_file, monkeypatch):
-    real, values = train.evaluate, iter([3.0, 2.0, 2.5, 2.0, 9.0])
+    real, values = metrics.evaluate, iter([3.0, 2.0, 2.5, 2.0, 9.0])
 
     def scripted(*args):
         score = real(*args)
         return type(score)(next(values) * score.tokens, score.tokens, score.bytes)
 
-    monkeypatch.setattr(train, "evaluate", scripted)
+    monkeypatch.setattr(metrics, "evaluate", scripted)
     flags = flags_for(text_file, "--steps", "50", "--eval_every", "2", "--patience", "2")
     assert train.main(flags) == 0
     found = summary("my")
@@ -144,13 +147,13 @@ def test_spikes_and_overflows_are_told(tmp_path, capsys):
 def test_the_batch_that_is_not_finite_is_named(text_file, monkeypatch, capfd):
     """The second of three micro-batches; what stays is the checkpoint of step 3, and a summary."""
     count = iter(range(100))
-    real = train.batch_at
+    real = Feed.batch
 
-    def drawn(*args, **kwargs):
-        x, y = real(*args, **kwargs)
+    def drawn(self, number):
+        x, y = real(self, number)
         return (x * 0 + 279, y) if next(count) == 4 * 3 + 1 else (x.clamp(max=278), y)
 
-    monkeypatch.setattr(train, "batch_at", drawn)
+    monkeypatch.setattr(Feed, "batch", drawn)
     begin = train.begin
 
     def poisoned(*args):
@@ -159,7 +162,7 @@ def test_the_batch_that_is_not_finite_is_named(text_file, monkeypatch, capfd):
         return state
 
     monkeypatch.setattr(train, "begin", poisoned)
-    monkeypatch.setattr(train, "evaluate", lambda *_: log_file.Score(2.0, 1, 1))
+    monkeypatch.setattr(metrics, "evaluate", lambda *_: log_file.Score(2.0, 1, 1))
     flags = flags_for(text_file, "--steps", "9", "--eval_every", "3", "--accum", "3")
     assert train.main([*flags, "--tie_weights", "false"]) == 3
     said = capfd.readouterr()
@@ -210,7 +213,7 @@ def test_commit_of_a_checkout(tmp_path):
 def test_fp16_scaler_is_resumed(text_file):
     """The scale and its growth tracker go through the checkpoint."""
     settings = settings_from({"n_layer": 1, "n_head": 1, "d_model": 8, "block_size": 8})
-    data = train.open_prepared(prepared(text_file, vocab=280))
+    data = open_prepared(prepared(text_file, vocab=280))
     states = []
     for init in (2.0**10, 2.0**16):
         state = train.begin(settings, data, pick_device("cpu"), ALONE)
@@ -336,11 +339,11 @@ def test_memory_is_what_is_measured(shape, attn):
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals differ")
 def test_a_second_ctrl_c_stops_at_once(toy_run):
-    """In the midst of a step of 10,000,000 micro-batches; the checkpoint stays, and loads."""
+    """In the midst of a step of 100,000 micro-batches; the checkpoint stays, and loads."""
     kept = (toy_run / "last.pt").read_bytes()
     command = [sys.executable, ROOT / "train.py", "--run", "my", "--resume", "--steps", "9"]
     process = subprocess.Popen(
-        [*command, "--accum", "10000000"], stdout=subprocess.PIPE, encoding="utf-8"
+        [*command, "--accum", "100000"], stdout=subprocess.PIPE, encoding="utf-8"
     )
     for line in process.stdout:
         if line.startswith("note"):
@@ -428,7 +431,7 @@ def test_sweep_keeps_what_diverged_and_resumes_what_stopped(text_file, monkeypat
 
 def test_headlines_name_budget_and_ranks(text_file):
     settings = settings_from({"minutes": 2, "block_size": 8, "data": str(text_file)})
-    data = train.open_prepared(prepared(text_file, vocab=280))
+    data = open_prepared(prepared(text_file, vocab=280))
     state = train.begin(settings, data, pick_device("cpu"), ALONE)
     lines = list(
         headlines(Path("x"), settings, data, replace(state, ranks=Ranks(0, 2)), pick_device("cpu"))
