@@ -56,7 +56,7 @@ def train_one(config, path, values) -> dict:
         status = train.main(flags + (["--resume"] if begun(path, settings) else []))
         if status not in (0, 3):
             raise KeyboardInterrupt
-        found = read_summary(path)
+        found = read_summary(path) | ({"stopped_by": "diverged"} if status == 3 else {})
     return {**found, "best_val_loss": math.inf} if found["stopped_by"] == "diverged" else found
 
 
