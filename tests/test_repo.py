@@ -183,7 +183,8 @@ def test_commands_of_the_readme_run(tmp_path):
     for name in tracked.stdout.decode().split():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(ROOT / name, tmp_path / name)
-    shutil.copy(ROOT / "data" / "tiny.txt", tmp_path / "my.txt")
+    tiny = (ROOT / "data" / "tiny.txt").read_text(encoding="utf-8")
+    (tmp_path / "my.txt").write_text(tiny + "\n\nROMEO:\n", encoding="utf-8")  # a prompt in docs
     env = {k: v for k, v in os.environ.items() if not k.startswith("COV")}
     for _, line in commands():
         if line in ("make test", "make lint", "make test-slow"):
