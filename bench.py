@@ -17,7 +17,7 @@ import torch
 
 import tok
 from data.prepare import read_text
-from model import lay_out
+from model import few_rows
 from model.attention import AUTO
 from tok.cli import Parser, run
 from utils.device import pick_device
@@ -32,9 +32,9 @@ SHAPES = {  # name: (layers, heads, d_model, block_size, batch_size, vocab_size)
     "6x384": (6, 6, 384, 256, 8, 65),
 }
 WRITE = {  # the same, and how many tokens are written
-    "4x128": ((4, 4, 128, 256, 1, 65), 64),
-    "6x384": ((6, 6, 384, 256, 1, 65), 64),
-    "12x768": ((12, 12, 768, 1024, 1, 50257), 16),
+    "4x128": ((4, 4, 128, 256, 1, 65), 255),
+    "6x384": ((6, 6, 384, 256, 1, 65), 255),
+    "12x768": ((12, 12, 768, 1024, 1, 50257), 64),
 }
 BLOCKS = {f"{T}": (4, 4, 128, T, 2048 // T, 65) for T in (128, 256, 512, 1024)}
 
@@ -57,14 +57,14 @@ def bench_write(a, device):
     the memory's bandwidth that is reached.
     """
     for name, (shape, n) in WRITE.items():
-        model = lay_out(gpt(shape).to(device.device)).eval()
+        model = few_rows(gpt(shape).to(device.device)).eval()
         contenders: dict = {"llm-tiny": writer(model, 1, n), "copying": copier(model, n)}
         if a.nanogpt:
             contenders["nanoGPT"] = partial(NanoGPT(a.nanogpt, shape, device).write, n)
         if a.peers and transformers_installed():
             contenders["transformers"] = partial(Transformers(shape, device).write, n)
         yield f"write {name}", contenders, n, "tok/s"
-    model = lay_out(gpt(WRITE["4x128"][0]).to(device.device)).eval()
+    model = few_rows(gpt(WRITE["4x128"][0]).to(device.device)).eval()
     contenders = {"batch of 32": writer(model, 32, 32), "one by one": writer(model, 1, 32, 32)}
     yield "write 4x128", contenders, 32 * 32, "tok/s"
 

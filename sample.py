@@ -7,7 +7,7 @@ python sample.py --grid --temp 0.5 0.8 1.0 --top_k 10 50
 python sample.py --interactive
 """
 
-from model import lay_out
+from model import few_rows
 from model.generate import check_sampling
 from tok.cli import Parser, run
 from utils.checkpoint import latest_run, load_model
@@ -68,7 +68,7 @@ def main(argv=None):
     path = run_dir(a.run) if a.run else latest_run()
     device = pick_device(a.device).device
     model, tokenizer, checkpoint = load_model(path, a.ckpt)
-    lay_out(model).to(device).eval()
+    few_rows(model.to(device).eval())
     documents, T, V = checkpoint["data"]["documents"], model.config.block_size, tokenizer.vocab_size
     settings = {"documents": documents, "stops": a.stop, "seed": a.seed, "cache": not a.no_cache}
     settings |= {"top_p": a.top_p, "min_p": a.min_p, "repetition_penalty": a.repetition_penalty}
@@ -82,7 +82,7 @@ def main(argv=None):
     if max(a.top_k) > V:
         note(f"top_k={max(a.top_k)} is more than the vocabulary: all {V} tokens stay")
     if a.compile:
-        compile_step(model, note)
+        compile_step(model, len(prompts), note)
     if a.interactive:
         converse(lambda p, pace: stream_text(model, tokenizer, p, a.steps, watch=pace, **one))
     elif a.grid:

@@ -2,8 +2,8 @@
 
 from model.cache import KVCache
 from model.config import GPTConfig
+from model.fewrows import few_rows
 from model.generate import generate, pick_next
 from model.gpt import TinyGPT
-from model.layout import lay_out
 
-__all__ = ["GPTConfig", "KVCache", "TinyGPT", "generate", "lay_out", "pick_next"]
+__all__ = ["GPTConfig", "KVCache", "TinyGPT", "few_rows", "generate", "pick_next"]

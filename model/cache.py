@@ -32,7 +32,7 @@ class Past:
 
 
 class KVCache:
-    """Room for S tokens (default block_size) in each of B rows, (n_layer,2,B,K,S,D), made once.
+    """Room for S tokens (default block_size) in each of B rows, made once: a (2,B,K,S,D) a layer.
 
     `model.features(idx, cache)` reads idx (B,T) as what follows the tokens that it holds; without
     gradients, so call it under torch.no_grad or inference_mode.
@@ -42,8 +42,8 @@ class KVCache:
         self.config, self.lengths = config, [0] * B
         self.size = config.block_size if S is None else S
         D = config.d_model // config.n_head
-        shape = config.n_layer, 2, B, config.kv_heads, self.size, D
-        self.kv = torch.zeros(shape, device=device, dtype=dtype)  # what is masked must be finite
+        shape = 2, B, config.kv_heads, self.size, D  # zeros, since what is masked must be finite
+        self.kv = [torch.zeros(shape, device=device, dtype=dtype) for _ in range(config.n_layer)]
         self.layers = [Past(self, kv) for kv in self.kv]
         self.rows = torch.arange(B, device=device)
         self.slots = self.rows  # of the new tokens, where the rows' lengths differ
@@ -64,8 +64,8 @@ class KVCache:
         self.first, self.last, self.seen = max(0, n + 1 - window), longest + T, None
         if n == longest:
             return slice(n, n + T)
-        self.slots = torch.tensor(self.lengths, device=self.kv.device)
-        back = self.slots[:, None] - torch.arange(self.first, self.last, device=self.kv.device)
+        self.slots = torch.tensor(self.lengths, device=self.rows.device)
+        back = self.slots[:, None] - torch.arange(self.first, self.last, device=self.rows.device)
         self.seen = ((back >= 0) & (back < window))[:, None, None]  # as in causal_mask
         return self.slots[:, None]
 
@@ -79,7 +79,8 @@ class KVCache:
 
     def paste(self, rows: list[int], other: "KVCache", lengths: list[int]) -> None:
         """Let these rows hold what another cache holds: of its row i the first lengths[i] slots."""
-        self.kv[:, :, rows, :, : other.size] = other.kv
+        for kv, new in zip(self.kv, other.kv, strict=True):
+            kv[:, rows, :, : other.size] = new
         for row, n in zip(rows, lengths, strict=True):
             self.lengths[row] = n
 
@@ -92,10 +93,11 @@ class KVCache:
         c = self.config
         n = c.window - 1
         m = self.size - n
-        moved = self.kv[:, :, rows, :, m:]
-        if c.pos == "rope":
-            cos, sin = (t[m].to(self.kv) for t in rope_table(m + 1, self.kv.size(-1), c.rope_theta))
-            moved[:, 0] = rotate(moved[:, 0], cos, -sin)
-        self.kv[:, :, rows, :, :n] = moved
+        cos, sin = (t[m] for t in rope_table(m + 1, c.d_model // c.n_head, c.rope_theta))
+        for kv in self.kv:
+            moved = kv[:, rows, :, m:]
+            if c.pos == "rope":
+                moved[0] = rotate(moved[0], cos.to(kv), -sin.to(kv))
+            kv[:, rows, :, :n] = moved
         for row in rows:
             self.lengths[row] = n

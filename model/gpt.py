@@ -129,22 +129,27 @@ class TinyGPT(nn.Module):
         T = idx.size(1)
         if self.config.block_size < T and not self.config.slides:
             raise ValueError(f"{T} tokens exceed block_size={self.config.block_size}; crop them")
-        place = slice(T) if cache is None else cache.open(T)  # (B,1) where the rows' places differ
+        if cache is None:
+            return self.stream(idx, slice(T))
+        x = self.stream(idx, cache.open(T), cache.layers)
+        cache.advance(T)
+        return x
+
+    def stream(self, idx, place, layers=None):
+        """The work of `features`: tokens at these places, a slice, or (B,1) where rows differ.
+
+        layers, of a cache, hold what each block's attention has seen before (`model.cache.Past`).
+        """
         x = self.tok_emb(idx)
         if self.pos_emb is not None:
             x = x + self.pos_emb.weight[place]
         if self.config.pos == "sinusoidal":
             x = math.sqrt(x.size(-1)) * x + self.wave[place]  # section 3.4: or the waves drown it
         x = F.dropout(x, self.config.dropout, self.training)
-        rope = self.angles(T, place) if self.config.pos == "rope" else None
-        if cache is not None:
-            for block, past in zip(self.blocks, cache.layers, strict=True):
-                x = block(x, rope, past)
-            cache.advance(T)
-            return self.norm(x)
+        rope = self.angles(idx.size(1), place) if self.config.pos == "rope" else None
         again = self.recompute and self.training
-        for block in self.blocks:
-            x = checkpoint(block, x, rope, use_reentrant=False) if again else block(x, rope)
+        for block, past in zip(self.blocks, layers or [None] * len(self.blocks), strict=True):
+            x = checkpoint(block, x, rope, use_reentrant=False) if again else block(x, rope, past)
         return self.norm(x)
 
     def angles(self, T, place):

@@ -1,5 +1,7 @@
 """The cache changes nothing but the time; a text that outgrows the context goes on."""
 
+import copy
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -7,8 +9,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from model import GPTConfig, KVCache, TinyGPT, generate, lay_out
+from model import GPTConfig, KVCache, TinyGPT, few_rows, generate
 from model.context import keep, reach
+from model.fewrows import ROWS, FewRows
+from model.static import CompiledStep
 
 V, S = 19, 8
 POS = ["learned", "sinusoidal", "rope", "none"]
@@ -162,12 +166,12 @@ def test_keep_and_reach():
 def test_memory_is_made_once():
     m = model(n_kv_head=2)
     cache = KVCache(m.config, 5)
-    assert cache.kv.shape == (3, 2, 5, 2, S, 8)
-    where = cache.kv.data_ptr()
+    assert [kv.shape for kv in cache.kv] == 3 * [(2, 5, 2, S, 8)]
+    where = [kv.data_ptr() for kv in cache.kv]
     with torch.no_grad():
         for _ in range(S):
             m.features(prompts(B=5, T=1), cache)
-    assert cache.kv.data_ptr() == where
+    assert [kv.data_ptr() for kv in cache.kv] == where
     assert cache.full() == [0, 1, 2, 3, 4]
 
 
@@ -201,16 +205,76 @@ def test_half_precision_models_have_half_a_cache():
     assert got[0].shape == got[1].shape == (3, 20)
 
 
-def test_another_layout_is_the_same_model():
-    """Values, shapes, ties and the file stay; the longer side of each matrix has no gaps."""
+@pytest.mark.parametrize(("n_out", "bias"), [(7, True), (8, False), (1, True)])
+def test_few_rows_is_a_linear_layer(monkeypatch, n_out, bias):
+    """Outputs and gradients, of rows below and above its limit, in any shape."""
+    monkeypatch.setattr("model.fewrows.NUMEL", 0)
+    a = torch.nn.Linear(6, n_out, bias=bias)
+    b = few_rows(copy.deepcopy(a))
+    assert type(b) is FewRows
+    b.pieces = 3
+    for shape in [(1, 6), (2, 6), (6,), (1, 1, 6), (2, 3, 6), (ROWS, 6), (ROWS + 1, 6), (0, 6)]:
+        x = torch.randn(shape, generator=torch.Generator().manual_seed(1))
+        assert a(x).shape == b(x).shape
+        assert torch.allclose(a(x), b(x), atol=1e-6)
+        for layer in (a, b):
+            layer.zero_grad()
+            layer(x).square().sum().backward()
+        for p, q in zip(a.parameters(), b.parameters(), strict=True):
+            assert torch.allclose(p.grad, q.grad, atol=1e-5)
+
+
+def test_few_rows_changes_no_parameter(monkeypatch):
+    """Values, names, ties and what is written stay; small matrices stay nn.Linear."""
+    assert not any(type(m) is FewRows for m in few_rows(model()).modules())
+    monkeypatch.setattr("model.fewrows.NUMEL", 32 * V)
     for tie in (True, False):
         a, b = model(tie_weights=tie, mlp="swiglu"), model(tie_weights=tie, mlp="swiglu")
-        assert lay_out(b) is b
+        assert few_rows(b) is b
         assert (b.head.weight is b.tok_emb.weight) == tie
-        for (name, p), q in zip(a.named_parameters(), b.parameters(), strict=True):
-            assert torch.equal(p, q), name
-        assert b.blocks[0].mlp.up.weight.stride() == (1, b.blocks[0].mlp.up.out_features)
-        assert b.blocks[0].mlp.down.weight.is_contiguous()
+        assert sum(type(m) is FewRows for m in b.modules()) == 3 * 5 + 1  # all
+        assert list(a.state_dict()) == list(b.state_dict())
+        for p, q in zip(a.parameters(), b.parameters(), strict=True):
+            assert torch.equal(p, q)
         got = [written(m, prompts(), 20, temperature=0)[0] for m in (a, b)]
         assert torch.equal(*got)
-        a.load_state_dict(b.state_dict())
+    half = few_rows(model().bfloat16())
+    assert written(half, prompts(), 3)[0].shape == (3, 3)
+
+
+def steps_alike(m, steps=3 * S):
+    """What is written by the model as it is, and with a CompiledStep, rows of other lengths."""
+    rows = [[1, 2, 3], [4], [5] * (S + 2)]
+    want = [written(m, idx, steps, seed=2) for idx in (rows, rows[:1])]
+    vars(m)["features"] = CompiledStep(m)
+    got = [written(m, idx, steps, seed=2) for idx in (rows, rows[:1])]
+    for (ids, logits), (same, close) in zip(want, got, strict=True):
+        assert torch.equal(ids, same)
+        assert (logits - close).abs().max() < 1e-5 * logits.abs().max()
+
+
+@pytest.mark.parametrize("pos", POS)
+@pytest.mark.parametrize(("n_kv_head", "window", "attn"), WAYS)
+def test_a_step_of_fixed_shapes_is_the_same_step(monkeypatch, pos, n_kv_head, window, attn):
+    """Without the compiler: slots and masks alone."""
+    monkeypatch.setattr(torch, "compile", lambda step, **options: step)
+    steps_alike(model(pos=pos, n_kv_head=n_kv_head, window=window, attn=attn))
+
+
+@torch.no_grad()
+def test_a_step_of_fixed_shapes_refuses_a_full_cache(monkeypatch):
+    monkeypatch.setattr(torch, "compile", lambda step, **options: step)
+    m = model()
+    cache, step = KVCache(m.config, 2), CompiledStep(m)
+    step(prompts(B=2, T=S), cache)
+    with pytest.raises(ValueError, match=r"rows \[0, 1\] of the cache are full; make room"):
+        step(prompts(B=2, T=1), cache)
+    assert torch.equal(step(prompts()), m.features(prompts()))  # without a cache
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not shutil.which("g++"), reason="no C++ compiler")
+@pytest.mark.filterwarnings("ignore")
+def test_a_compiled_step_is_the_same_step():
+    torch.compiler.reset()
+    steps_alike(model(pos="rope", window=4))

@@ -250,12 +250,11 @@ def test_compiled_is_kept_only_if_faster(toy_run, monkeypatch, delay, kept):
     model, _, _ = load_model(toy_run)
     plain, said = model.features, []
 
-    def slowed(seconds):
-        return lambda *args: (time.sleep(seconds), plain(*args))[1]
-
-    model.features = slowed(0.002)
-    monkeypatch.setattr(torch, "compile", lambda features: slowed(delay))
-    compile_step(model, said.append)
+    model.features = lambda *args: (time.sleep(0.002), plain(*args))[1]
+    monkeypatch.setattr(
+        torch, "compile", lambda step, **_: lambda *args: (time.sleep(delay), step(*args))[1]
+    )
+    compile_step(model, 2, said.append)
     assert re.match(r"compiling took [\d.]+ s; [\d,]+ tok/s compiled, [\d,]+ eager", said[0])
     assert said[1:] == ([] if kept else ["compile off: eager is the faster here"])
 

@@ -8,6 +8,7 @@ import torch
 
 from data.prepare import END
 from model import TinyGPT, generate
+from model.static import CompiledStep
 from utils.device import cannot_compile
 
 
@@ -129,27 +130,27 @@ def taken(ids: Iterable[int], end: int | None, used: list[int]) -> Iterator[int]
         yield i
 
 
-def compile_step(model: TinyGPT, say) -> None:
-    """torch.compile what a step reads, and keep that only if it writes faster.
+def compile_step(model: TinyGPT, B: int, say) -> None:
+    """torch.compile what a step reads for B rows, and keep that only if it writes faster.
 
     `say` is told how long compiling took, and which of the two it is; without a compiler, eager.
     """
-    start_id = torch.zeros((1, 1), dtype=torch.long, device=next(model.parameters()).device)
-    if why := cannot_compile(start_id.device):
+    start = torch.zeros((B, 1), dtype=torch.long, device=next(model.parameters()).device)
+    if why := cannot_compile(start.device):
         say(f"compile off: {why}, so the model runs eager")
         return
 
     def pace(steps=32):
-        start = perf_counter()
-        for ids in generate(model, start_id, steps, temperature=0):
+        began = perf_counter()
+        for ids in generate(model, start, steps, temperature=0):
             ids.tolist()
-        return steps / (perf_counter() - start)
+        return B * steps / (perf_counter() - began)
 
     eager = max(pace(), pace(), pace())
-    plain, start = model.features, perf_counter()
-    vars(model)["features"] = torch.compile(plain)
+    began = perf_counter()
+    vars(model)["features"] = CompiledStep(model)
     pace()
-    took = perf_counter() - start
+    took = perf_counter() - began
     fast = max(pace(), pace(), pace())
     say(f"compiling took {took:.1f} s; {fast:,.0f} tok/s compiled, {eager:,.0f} eager")
     if fast <= eager:
