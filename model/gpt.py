@@ -14,6 +14,7 @@ from torch.utils.checkpoint import checkpoint
 
 from model.attention import CausalSelfAttention
 from model.config import GPTConfig
+from model.loss import head_loss
 from model.norm import Norm
 from model.positions import rope_table, sinusoid
 
@@ -160,12 +161,16 @@ class TinyGPT(nn.Module):
             cos, sin = (table.to(self.cos) for table in longer)
         return cos[place].unsqueeze(-3), sin[place].unsqueeze(-3)
 
-    def forward(self, idx, targets=None):
+    def forward(self, idx, targets=None, *, loss_only=False):
         """Logits (B,T,V) for idx (B,T), and the mean cross-entropy (nats) of targets (B,T).
 
-        A target of -1 does not count. Raises ValueError if T > block_size.
+        A target of -1 does not count. With loss_only the logits are None, and need not all be in
+        memory at once (`head_loss`). Raises ValueError if T > block_size.
         """
-        logits = self.head(self.features(idx))
+        x = self.features(idx)
+        if loss_only:
+            return None, head_loss(x.flatten(0, 1), self.head.weight, targets.flatten())
+        logits = self.head(x)
         if targets is None:
             return logits, None
         return logits, F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=-1)

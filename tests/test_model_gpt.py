@@ -186,6 +186,48 @@ def test_the_loss_is_the_mean_over_targets_that_count():
     assert loss.item() != pytest.approx(F.cross_entropy(logits.mT, y.clamp(min=0)).item())
 
 
+@pytest.mark.parametrize("tie", [True, False])
+def test_the_loss_without_its_logits_is_the_same(monkeypatch, tie):
+    """300 places, more than the fused way takes at a time; each gradient, by either way."""
+    x, y = ids(30, 10), ids(30, 10, seed=2)
+    y[0, 2:] = -1
+    fused, kinds = F.linear_cross_entropy, []
+    spy = lambda *args, **kwargs: kinds.append("fused") or fused(*args, **kwargs)  # noqa: E731
+    monkeypatch.setattr(F, "linear_cross_entropy", spy)
+    for large, want in ((V, ["fused"]), (V + 1, [])):
+        monkeypatch.setattr("model.loss.LARGE", large)
+        a, b = toy(tie_weights=tie), toy(tie_weights=tie)
+        kinds.clear()
+        logits, loss = b(x, y, loss_only=True)
+        assert logits is None
+        assert kinds == want
+        same = a(x, y)[1]
+        assert loss.item() == pytest.approx(same.item(), rel=1e-6)
+        same.backward()
+        (3 * loss).backward()
+        for p, q in zip(a.parameters(), b.parameters(), strict=True):
+            torch.testing.assert_close(3 * p.grad, q.grad, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_fused_loss_stands_back_from_autocast_and_compile(monkeypatch):
+    def refuse(*args, **kwargs):
+        raise AssertionError("called")
+
+    monkeypatch.setattr("model.loss.LARGE", V)
+    monkeypatch.setattr(F, "linear_cross_entropy", refuse)
+    model, x, y = toy(), ids(), ids(seed=2)
+    with pytest.raises(AssertionError, match="called"):
+        model(x, y, loss_only=True)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(model(x, y, loss_only=True)[1], model(x, y)[1])
+    torch.compiler.reset()
+    compiled = torch.compile(model, backend="eager", fullgraph=True)
+    assert torch.equal(compiled(x, y, loss_only=True)[1], model(x, y)[1])
+    monkeypatch.setattr("model.loss.FUSED", False)  # an older torch
+    assert torch.equal(model(x, y, loss_only=True)[1], model(x, y)[1])
+
+
 @pytest.mark.parametrize("norm_at", ["pre", "post"])
 @pytest.mark.parametrize("pos", POS)
 @pytest.mark.parametrize("mlp", ["gelu", "swiglu"])

@@ -59,7 +59,7 @@ def step_memory(config: GPTConfig, optim: OptimConfig, device, batch_size: int, 
         idx = torch.zeros(batch_size, config.block_size, dtype=torch.long)
         for _ in range(2):  # the optimizer's state is there from the second on
             with device.autocast():
-                loss = model(idx, idx)[1]  # without keeping the logits, as `loss_of` does
+                loss = model(idx, idx, loss_only=True)[1]
             loss.backward()
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)

@@ -69,7 +69,7 @@ def evaluate(model, tokens, n_bytes: int, batch_size: int, device: Device) -> Sc
     T = model.config.block_size
     for x, y in ordered_batches(tokens, block_size=T, batch_size=batch_size):
         with device.autocast():
-            _, loss = model(x.to(device.device), y.to(device.device))
+            _, loss = model(x.to(device.device), y.to(device.device), loss_only=True)
         n = int((y >= 0).sum())
         nats, count = nats + loss.item() * n, count + n
     model.train(training)

@@ -17,7 +17,7 @@ def loss_of(model, x, y, device: Device):
     y = y if (y >= 0).any() else x
     x, y = x.to(device.device, non_blocking=True), y.to(device.device, non_blocking=True)
     with device.autocast():
-        return model(x, y)[1]
+        return model(x, y, loss_only=True)[1]
 
 
 def norms_alone(model, params, batches, device: Device) -> list[float]:
