@@ -340,3 +340,11 @@ def test_dropout_and_gradients_are_off():
     got = text(m, prompt(), 6, temperature=0)
     assert torch.equal(got, text(m, prompt(), 6, temperature=0))
     assert graphs == [False] * 12
+
+
+def test_what_was_written_may_be_trained_on():
+    """It is no inference tensor, which autograd refuses."""
+    m = TinyGPT(GPTConfig(vocab_size=V, block_size=8, n_layer=1, n_head=1, d_model=8))
+    ids = torch.stack(list(generate(m, torch.zeros(2, 1, dtype=torch.long), 6, seed=1)), 1)
+    m(ids[:, :-1], ids[:, 1:])[1].backward()
+    assert m.tok_emb.weight.grad is not None

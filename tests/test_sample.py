@@ -51,6 +51,8 @@ def test_what_cannot_become_a_stop_is_not_held_back():
     assert list(up_to(["one ", "two ", "E", "ND", "more"], ["END"])) == ["one ", "two "]
     assert list(up_to(["a", "E"], ["END"])) == ["a", "E"]  # nothing came of it
     assert list(up_to(["a", "", "b"], [])) == ["a", "b"]
+    for pieces in (["abcd"], list("abcd")):  # "bc" is complete before "abcd" is
+        assert "".join(up_to(pieces, ["abcd", "bc"])) == "a"
 
 
 def test_a_stop_string_over_several_tokens(toy_run, capfd):
