@@ -136,7 +136,10 @@ def test_free_memory(monkeypatch):
     card = SimpleNamespace(device=torch.device("cuda"))
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (7, 9))
     assert free_memory(card) == 7
-    assert free_memory(CPU) > 1e6
+    info = "MemFree:  1 kB\nMemAvailable:     3 kB\n"
+    monkeypatch.setattr(Path, "exists", lambda self: True)
+    monkeypatch.setattr(Path, "read_text", lambda self: info)
+    assert free_memory(CPU) == 3 * 1024
     monkeypatch.setattr(Path, "exists", lambda self: False)
     assert free_memory(CPU) == math.inf
 
@@ -152,9 +155,11 @@ def test_figures_of_a_row_by_hand():
 
 
 def test_rows_of_a_race(monkeypatch):
-    turns = {"us": [2.0], "them": [3.0]}
-    monkeypatch.setattr(benches, "take_turns", lambda *_: turns)
+    turns, asked = {"us": [2.0], "them": [3.0]}, []
+    monkeypatch.setattr(benches, "take_turns", lambda *args: asked.append(args) or turns)
     us, them = Race("w", {}, 10, lambda who, s: {"x": s}).rows(1)
+    Race("w", {}, 10, warmup=1).rows(None)
+    assert asked == [({}, 1, 2, math.inf), ({}, 15, 1, benches.SECONDS)]
     expected = {"work": "w", "who": "us", "runs": 1, "ms": 2000, "spread": 0, "rate": 5, "ratio": 1}
     assert us == {**expected, "x": 2.0}
     assert (them["who"], them["rate"], them["ratio"]) == ("them", pytest.approx(10 / 3), 1.5)
@@ -226,6 +231,7 @@ def toys(monkeypatch):
     for module in (bench, benches):
         monkeypatch.setattr(module, "WRITE", written)
     monkeypatch.setattr(benches, "BLOCKS", {"8": TOYS})
+    monkeypatch.setattr(benches, "free_memory", lambda device: 9e9)
     monkeypatch.setattr(benches, "peak_of_steps", lambda *_, **__: 5_000_000)
     monkeypatch.setattr(limits, "matmul_peak", lambda *_: 2e9)
     monkeypatch.setattr(limits, "copy_peak", lambda *_: 3e9)

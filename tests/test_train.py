@@ -414,6 +414,7 @@ def test_a_run_accounts_for_its_time(text_file, capfd):
     assert parts["saving"] > 0 < parts["samples"]
     assert found["seconds"] == pytest.approx(parts["steps"] + parts["data"], abs=0.002)
     checkpoint = load_checkpoint("runs/my/last.pt")
+    assert set(checkpoint["log"]["parts"]) == set(PARTS)
     del checkpoint["log"]["parts"]  # as 0.1.0 wrote it
     torch.save(checkpoint, "runs/my/last.pt")
     before = checkpoint["log"]["seconds"]
