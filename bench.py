@@ -52,7 +52,8 @@ def head(name, unit, more) -> str:
 
 def line(row, work, more) -> str:
     """A row of a table."""
-    usual = f"{work:24}{row['who']:13}{short(row['ms']):>7} ms{row['spread']:>8.0%}{row['runs']:>6}"
+    spread = f"{row['spread']:.0%}" if row["runs"] > 1 else ""
+    usual = f"{work:24}{row['who']:13}{short(row['ms']):>7} ms{spread:>8}{row['runs']:>6}"
     usual += f"{short(row['rate']):>10}{row['ratio']:>8.2f}"
     if "of_copy" in row:
         usual += f"  reads {row['gb_per_s']:.1f} GB/s of weights, {row['of_copy']:.0%} of a copy"

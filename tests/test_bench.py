@@ -292,6 +292,23 @@ def test_bench_by_itself(toys, capfd, monkeypatch, tmp_path):
     assert all(row[end - 1] != " " and row[end : end + 1].strip() == "" for end in ends)
 
 
+def test_bench_of_the_tokenizer(toys, capfd, text_file):
+    """Ours and the peers, MB of text a second, on a text and a vocabulary of the caller's."""
+    pytest.importorskip("tokenizers")
+    pytest.importorskip("tiktoken")
+    flags = ["--peers", "--runs", "1", "--text", str(text_file), "--vocab", "280"]
+    _, found = told(capfd, "--only", "tokenizer", *flags)
+    rows = {(r["work"], r["who"]): r for r in found["results"]}
+    train, encode = "BPE train, 280 tokens", "BPE encode"
+    assert set(rows) == {
+        *((train, who) for who in ("llm-tiny", "tokenizers")),
+        *((encode, who) for who in ("llm-tiny", "first call", "tiktoken")),
+    }
+    megabytes = text_file.stat().st_size / 1e6
+    for row in rows.values():
+        assert row["rate"] == pytest.approx(megabytes / (row["ms"] / 1e3))
+
+
 def test_an_mfu_is_told_of_a_named_peak(toys, capfd, monkeypatch):
     monkeypatch.setattr(bench, "limits_of", lambda device: Limits(1e12, True, 1e9))
     people, found = told(capfd, "--only", "train", "--runs", "1")
@@ -299,6 +316,7 @@ def test_an_mfu_is_told_of_a_named_peak(toys, capfd, monkeypatch):
     assert all(r["mfu"] > 0 and "of_matmul" not in r for r in found["results"])
     assert "MFU" in people[3]
     assert "of matmul" not in people[3]
+    assert "%" not in people[4].split("llm-tiny")[1].split("ms")[1][:10]  # one run has no spread
 
 
 def test_profile_writes_traces_that_viewers_open(toys, capfd, tmp_path):

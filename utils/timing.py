@@ -32,6 +32,8 @@ def wait() -> None:
     """Let a GPU finish, if there is one: its calls return before their work is done."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
+    if torch.backends.mps.is_available():
+        torch.mps.synchronize()
 
 
 def take_turns(
