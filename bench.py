@@ -1,117 +1,94 @@
-"""Measure training, writing, attention, the tokenizer: a table, and last a line of JSON.
+"""Measure training, writing, attention, the tokenizer: tables, and last a line of JSON.
 
     python bench.py                             # two minutes
-    python bench.py --only train attention
+    python bench.py --only train attention --runs 15
     python bench.py --nanogpt ../nanoGPT        # a checkout of nanoGPT, in the same run
     python bench.py --only tokenizer --peers --text my.txt --vocab 4096
+    python bench.py --profile runs/trace        # where the time goes, for Perfetto or TensorBoard
 
 Contenders take turns, and medians count.
 """
 
 import json
+import shlex
+import sys
 import time
-from functools import partial
+from datetime import datetime, timezone
 from pathlib import Path
 
 import torch
 
-import tok
-from data.prepare import read_text
 from model import few_rows
-from model.attention import AUTO
 from tok.cli import Parser, run
+from utils.benches import BENCHES, SHAPES, WRITE
 from utils.device import pick_device
-from utils.log import machine
-from utils.peers import NanoGPT, Transformers, learn_with_tokenizers, transformers_installed
-from utils.timing import peak_apart, peak_memory, summary, take_turns
-from utils.workload import copier, gpt, stepper, two_steps, writer
+from utils.limits import limits_of
+from utils.log import commit, machine
+from utils.timing import peak_memory
+from utils.trace import trace
+from utils.workload import gpt, stepper, writer
 
 TINY = Path(__file__).parent / "data" / "tiny.txt"
-SHAPES = {  # name: (layers, heads, d_model, block_size, batch_size, vocab_size)
-    "4x128": (4, 4, 128, 64, 12, 65),
-    "6x384": (6, 6, 384, 256, 8, 65),
+
+
+def short(value: float) -> str:
+    """A number for people: 59.3, but 1,695."""
+    return f"{value:,.{0 if value >= 1000 else 1}f}"
+
+
+COLUMNS = {  # what a row may have beside the usual: its head, and how it is shown
+    "gflops": ("GFLOP/s", short),
+    "of_matmul": ("of matmul", lambda v: f"{v:.0%}"),
+    "mfu": ("MFU", lambda v: f"{v:.1%}"),
+    "peak_memory": ("memory", lambda v: f"{v / 1e6:,.0f} MB"),
 }
-WRITE = {  # the same, and how many tokens are written
-    "4x128": ((4, 4, 128, 256, 1, 65), 255),
-    "6x384": ((6, 6, 384, 256, 1, 65), 255),
-    "12x768": ((12, 12, 768, 1024, 1, 50257), 64),
-}
-BLOCKS = {f"{T}": (4, 4, 128, T, 2048 // T, 65) for T in (128, 256, 512, 1024)}
 
 
-def bench_train(a, device):
-    """Training steps, ours eager (and compiled with --compile) beside nanoGPT's."""
-    for name, shape in SHAPES.items():
-        contenders = {"llm-tiny": stepper(gpt(shape), shape, device)}
-        if a.compile:
-            contenders["compiled"] = stepper(torch.compile(gpt(shape)), shape, device)
-        if a.nanogpt:
-            contenders["nanoGPT"] = NanoGPT(a.nanogpt, shape, device).step
-        yield f"train {name}", contenders, shape[3] * shape[4], "tok/s"
+def head(name, unit, more) -> str:
+    """The first line of a table."""
+    usual = f"\n{name:24}{'':13}{'median':>10}{'spread':>8}{'runs':>6}{unit:>10}{'x time':>8}"
+    return usual + "".join(f"{COLUMNS[key][0]:>11}" for key in more)
 
 
-def bench_write(a, device):
-    """Generation after a prompt of one token, batch 1; then 32 rows together and one by one.
-
-    `copying` copies as many bytes as the weights have, once a token: its x time is the fraction of
-    the memory's bandwidth that is reached.
-    """
-    for name, (shape, n) in WRITE.items():
-        model = few_rows(gpt(shape).to(device.device)).eval()
-        contenders: dict = {"llm-tiny": writer(model, 1, n), "copying": copier(model, n)}
-        if a.nanogpt:
-            contenders["nanoGPT"] = partial(NanoGPT(a.nanogpt, shape, device).write, n)
-        if a.peers and transformers_installed():
-            contenders["transformers"] = partial(Transformers(shape, device).write, n)
-        yield f"write {name}", contenders, n, "tok/s"
-    model = few_rows(gpt(WRITE["4x128"][0]).to(device.device)).eval()
-    contenders = {"batch of 32": writer(model, 32, 32), "one by one": writer(model, 1, 32, 32)}
-    yield "write 4x128", contenders, 32 * 32, "tok/s"
+def line(row, work, more) -> str:
+    """A row of a table."""
+    spread = f"{row['spread']:.0%}" if row["runs"] > 1 else ""
+    usual = f"{work:24}{row['who']:13}{short(row['ms']):>7} ms{spread:>8}{row['runs']:>6}"
+    usual += f"{short(row['rate']):>10}{row['ratio']:>8.2f}"
+    if "of_copy" in row:
+        usual += f"  reads {row['gb_per_s']:.1f} GB/s of weights, {row['of_copy']:.0%} of a copy"
+    shown = (COLUMNS[key][1](row[key]) if key in row else "" for key in more)
+    return (usual + "".join(f"{text:>11}" for text in shown)).rstrip()
 
 
-def bench_attention(a, device):
-    """A training step by either road of attention, and its peak memory in a process of its own."""
-    print(f"{'attention':18}attn=auto takes the road {AUTO} with this torch")
-    for name, shape in BLOCKS.items():
-        contenders = {n: stepper(gpt(shape, attn=n), shape, device) for n in ("naive", "sdpa")}
-        peaks = {n: peak_apart(two_steps, shape, n, a.device, a.dtype) for n in contenders}
-        yield f"attention {name}", contenders, shape[3] * shape[4], "tok/s", peaks
-
-
-def bench_tokenizer(a, device):
-    """Learn and encode --text; the first call spells each different word, later ones look it up."""
-    text = read_text(a.text)
-    learnt = tok.BPETokenizer.train([text], a.vocab, workers=a.workers)
-    train = {"llm-tiny": lambda: tok.BPETokenizer.train([text], a.vocab, workers=a.workers)}
-    parts = learnt.vocab, learnt.merges, learnt.special_tokens
-    encode = {
-        "llm-tiny": lambda: sum(map(len, learnt.encode_blocks([text], workers=a.workers))),
-        "first call": lambda: tok.BPETokenizer(*parts).encode(text),
+def profile(directory: Path, device) -> None:
+    """Trace 5 training steps and 64 written tokens; print where, and what was dearest."""
+    shape, (wide, _) = SHAPES["4x128"], WRITE["4x128"]
+    step = stepper(gpt(shape), shape, device)
+    works = {
+        "train": lambda: [step() for _ in range(5)],
+        "write": writer(few_rows(gpt(wide).to(device.device)).eval(), 1, min(64, wide[3] - 1)),
     }
-    if a.peers:
-        train["tokenizers"] = lambda: learn_with_tokenizers(text, a.vocab)
-        peer = learnt.to_tiktoken()
-        encode["tiktoken"] = lambda: peer.encode_ordinary(text)
-    megabytes = len(text.encode()) / 1e6
-    yield "BPE train", train, megabytes, "MB/s"
-    yield "BPE encode", encode, megabytes, "MB/s"
+    directory.mkdir(parents=True, exist_ok=True)
+    for name, call in works.items():
+        call()  # the first time, memory is asked for
+        path = directory / f"{name}.pt.trace.json"
+        costs = trace(call, path, device)
+        whole = sum(cost.ms for cost in costs)
+        print(f"\n{path}\n{'dearest operations':60}{'own time':>12}{'share':>8}{'calls':>8}")
+        for cost in costs[:10]:
+            print(f"{cost.name[:58]:60}{cost.ms:>9.2f} ms{cost.ms / whole:>8.0%}{cost.calls:>8,}")
+    print("\nopen them at https://ui.perfetto.dev, or the directory with TensorBoard's profiler")
 
 
-BENCHES = {
-    "train": bench_train,
-    "write": bench_write,
-    "attention": bench_attention,
-    "tokenizer": bench_tokenizer,
-}
-
-
-def main(argv=None):
-    """Run the benchmarks named and print what they give."""
+def parse(argv):
+    """Read the flags."""
     p = Parser(prog="bench.py", description=__doc__)
     p.add_argument("--only", nargs="+", choices=BENCHES, default=list(BENCHES), help="which ones")
-    p.add_argument("--runs", type=int, default=15, help="counted rounds (default 15)")
+    p.add_argument("--runs", type=int, help="counted rounds; default: 4 seconds of them, 3 to 15")
     p.add_argument("--nanogpt", metavar="DIR", help="a checkout of nanoGPT to measure beside")
     p.add_argument("--peers", action="store_true", help="also tokenizers, tiktoken, transformers")
+    p.add_argument("--profile", metavar="DIR", type=Path, help="write traces there, in place of it")
     p.add_argument("--text", default=TINY, help="for the tokenizer (default data/tiny.txt)")
     p.add_argument("--vocab", type=int, default=1000, help="tokens to learn (default 1000)")
     p.add_argument("--workers", type=int, default=1, help="processes of the tokenizer (default 1)")
@@ -119,28 +96,42 @@ def main(argv=None):
     p.add_argument("--device", default="auto", help="auto, cpu, cuda, mps")
     p.add_argument("--dtype", default="auto", help="auto, float32, bfloat16, float16")
     a = p.parse_args(argv)
-    if a.runs < 1:
+    if a.runs is not None and a.runs < 1:
         raise ValueError(f"runs={a.runs} must be at least 1")
-    device, results, start = pick_device(a.device, a.dtype), [], time.perf_counter()
-    print(f"{device.describe()}, torch {torch.__version__}, {a.runs} runs each, in turn\n")
-    print(f"{'work':18}{'who':12}{'median':>12}{'spread':>9}{'per second':>16}  x time     peak")
+    return a
+
+
+def origin(a, argv) -> dict:
+    """Where figures come from: date, commit, command, rounds asked for, machine."""
+    now = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    command = shlex.join(["python", "bench.py", *(sys.argv[1:] if argv is None else argv)])
+    return {"date": now, **commit(), "command": command, "runs": a.runs, "machine": machine()}
+
+
+def main(argv=None):
+    """Run the benchmarks named and print what they give."""
+    a, start, results = parse(argv), time.perf_counter(), []
+    device = pick_device(a.device, a.dtype)
+    print(f"{device.describe()}, torch {torch.__version__}")
+    if a.profile:
+        profile(a.profile, device)
+        return 0
+    limits = limits_of(device)
+    how = "by its datasheet" if limits.named else "measured"
+    print(f"matmul {limits.flops / 1e9:,.0f} GFLOP/s, {how}; ", end="")
+    print(f"a copy {limits.copy / 1e9:,.1f} GB/s, read and written, measured")
     for name in a.only:
-        for work, contenders, amount, unit, *peaks in BENCHES[name](a, device):
-            first = None
-            for who, seconds in take_turns(contenders, a.runs).items():
-                median, spread = summary(seconds)
-                first = first or median
-                row = {"work": work, "who": who, "ms": median * 1e3, "spread": spread}
-                row |= {"rate": amount / median, "unit": unit, "ratio": median / first}
-                row |= {"peak_memory": peaks[0][who]} if peaks else {}
-                results.append(row)
-                rate = f"{amount / median:,.1f} {unit}"
-                print(f"{work:18}{who:12}{median * 1e3:>9.2f} ms", end="")
-                print(f"{spread:>8.0%} {rate:>16}{median / first:>8.2f}", end="")
-                print("".join(f"{peak[who] / 1e6:>6.0f} MB" for peak in peaks), flush=True)
-    memory = peak_memory()
-    print(f"\npeak memory {memory / 1e6:,.0f} MB, {time.perf_counter() - start:.0f} s in all")
-    print(json.dumps({"results": results, "peak_memory": memory, "machine": machine()}))
+        races, unit, figures = BENCHES[name]
+        more = [key for key in figures if key != ("of_matmul" if limits.named else "mfu")]
+        print(head(name, unit, more))
+        for race in races(a, device, limits, print):
+            for i, row in enumerate(race.rows(a.runs)):
+                results.append({"bench": name, **row, "unit": unit})
+                print(line(row, "" if i else race.work, more), flush=True)
+    memory, seconds = peak_memory(), time.perf_counter() - start
+    print(f"\n{seconds:.0f} s in all; this process took {memory / 1e6:,.0f} MB of memory at most\n")
+    print(json.dumps({**origin(a, argv), "peak_memory": memory, "results": results}))
+    return 0
 
 
 if __name__ == "__main__":

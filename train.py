@@ -72,14 +72,17 @@ def train(state, settings, sources, feed, device, path, log, overfit, stop) -> s
     while True:
         steps = log.length(ranks.agree(steps_in_all(state.step, log.spent(), s)))
         if (state.step % s.eval_every == 0 or state.step >= steps) and state.step > resumed:
-            score, parts = evaluate_all(model, sources, s.batch_size, device)
-            best = state.note(ranks.agree(score.loss))
-            log.score(state.step, score, best, parts)
-            if best:
-                state.save(path / "best.pt", log.state())
-            state.save(path / "last.pt", log.state(), s.keep)
+            with log.clock("evaluation"):
+                score, parts = evaluate_all(model, sources, s.batch_size, device)
+                best = state.note(ranks.agree(score.loss))
+                log.score(state.step, score, best, parts)
+            with log.clock("saving"):
+                if best:
+                    state.save(path / "best.pt", log.state())
+                state.save(path / "last.pt", log.state(), s.keep)
             if s.sample and ranks.first and state.step < steps:
-                log.say("    " + story(state, whole(sources), s.sample).replace("\n", "\n    "))
+                with log.clock("samples"):
+                    log.say("    " + story(state, whole(sources), s.sample).replace("\n", "\n    "))
         stop.signal = int(max(ranks.places([stop.signal])))
         ended = ended_by(state.step, steps, state.best_step, s)
         if ended or stop.signal:
@@ -88,12 +91,14 @@ def train(state, settings, sources, feed, device, path, log, overfit, stop) -> s
         lr = lr_at(state.step, steps, o)
         for group in state.optimizer.param_groups:
             group["lr"] = lr
-        with log.timer:
+        with log.clock("data"):
             batches = feed.batches(0 if overfit else state.step)
+        with log.clock("steps"):
             update = state.optimizer, state.scaler
             loss, norm = train_step(learner, *update, batches, device, o.grad_clip, ranks)
         state.step += 1
-        log.step(state.step, loss, lr, norm)
+        with log.clock("logging"):
+            log.step(state.step, loss, lr, norm)
 
 
 def life(args, settings, path, device, ranks, scratch) -> int:

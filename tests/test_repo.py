@@ -166,7 +166,7 @@ def quick(line):
         line += "" if "--sample" in line else " --sample 8"
     if line.startswith("make train"):
         line += " ARGS='--steps 6 --eval_every 3 --sample 8'"
-    if "bench.py" in line or line == "make bench":
+    if ("bench.py" in line and "--profile" not in line) or line == "make bench":
         line = "python bench.py --runs 1 --only tokenizer"
     if line.startswith("make "):
         venv = sys.prefix

@@ -1,26 +1,21 @@
-"""sample.py, eval.py, sweep.py, bench.py and utils/plot.py, called as a person calls them."""
+"""sample.py, eval.py, sweep.py and utils/plot.py, called as a person calls them."""
 
 import csv
 import json
 import math
 import os
-import sys
-from importlib.machinery import ModuleSpec
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 import torch
 from conftest import TOY
 
-import bench
 import eval as eval_script
 import sample
 import sweep
 import train
 from utils import plot
 from utils.checkpoint import load_model
-from utils.timing import summary, take_turns
 from utils.write import start_ids, write_text
 
 
@@ -190,87 +185,3 @@ def test_sweep_ranks_and_goes_on_where_it_stopped(text_file, capfd, error_of, mo
     )  # before training
     assert "nothing to compare" in error_of(sweep.main, "--lr", "1e-3")
     assert "lr='x' is not a finite number" in error_of(sweep.main, "--lr", "x", "1")
-
-
-def test_contenders_take_turns():
-    order = []
-    seconds = take_turns({n: lambda n=n: order.append(n) for n in "ab"}, runs=3, warmup=1)
-    assert "".join(order) == "abababab"
-    assert len(seconds["a"]) == len(seconds["b"]) == 3
-
-
-def test_summary_is_median_and_spread():
-    assert summary([1.0, 2.0, 3.0, 4.0, 100.0])[0] == 3.0
-    assert summary([2.0])[1] == 0
-
-
-NANO = """
-import torch
-from dataclasses import dataclass
-
-@dataclass
-class GPTConfig:
-    block_size: int
-    vocab_size: int
-    n_layer: int
-    n_head: int
-    n_embd: int
-    dropout: float = 0.0
-    bias: bool = True
-
-class GPT(torch.nn.Module):
-    def __init__(self, config):
-        super().__init__()
-        self.head = torch.nn.Embedding(config.vocab_size, config.vocab_size)
-    def configure_optimizers(self, decay, lr, betas, device):
-        return torch.optim.AdamW(self.parameters(), lr=lr)
-    def forward(self, idx, targets):
-        logits = self.head(idx)
-        return logits, torch.nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten())
-    def generate(self, idx, steps):
-        return idx
-"""
-
-
-def fake_transformers():
-    """What utils/peers.py asks of transformers: its generate must be told to draw from all."""
-
-    class Model(torch.nn.Module):
-        def __init__(self, config):
-            super().__init__()
-            assert config["n_positions"] == 8
-
-        def generate(self, idx, attention_mask, max_new_tokens, do_sample, top_k, pad_token_id):
-            assert (idx.shape, max_new_tokens, do_sample, top_k) == ((1, 1), 4, True, 0)
-
-    hf = ModuleType("transformers")
-    hf.__spec__ = ModuleSpec("transformers", None, origin="fake")
-    hf.GPT2Config, hf.GPT2LMHeadModel = dict, Model
-    return hf
-
-
-def test_bench_beside_a_peer(capfd, monkeypatch, error_of, tmp_path):
-    monkeypatch.setattr(bench, "SHAPES", {"toy": (1, 2, 16, 8, 2, 65)})
-    monkeypatch.setattr(bench, "WRITE", {"4x128": ((1, 2, 16, 8, 1, 65), 4)})
-    monkeypatch.setitem(sys.modules, "transformers", fake_transformers())
-    monkeypatch.setattr(bench, "BLOCKS", {"8": (1, 2, 16, 8, 2, 65)})
-    (tmp_path / "model.py").write_text(NANO, encoding="utf-8")
-    flags = ["--nanogpt", str(tmp_path), "--device", "cpu"]
-    out = said(
-        capfd, bench.main, "--runs", "2", "--peers", *flags, "--only", "train", "write", "attention"
-    )
-    found = json.loads(out.splitlines()[-1])
-    who = {(r["work"], r["who"]) for r in found["results"]}
-    assert {("train toy", "llm-tiny"), ("train toy", "nanoGPT"), ("write 4x128", "nanoGPT")} <= who
-    assert {("write 4x128", w) for w in ("copying", "transformers", "batch of 32")} <= who
-    assert {("attention 8", "sdpa"), ("attention 8", "naive")} <= who
-    assert "attn=auto takes the road sdpa" in out
-    peaks = [r["peak_memory"] for r in found["results"] if "peak_memory" in r]
-    assert len(peaks) == 2
-    assert all(1e5 < peak < 1e9 for peak in peaks)
-    assert all(r["ms"] > 0 for r in found["results"])
-    assert found["peak_memory"] > 1e6
-    assert "no nowhere/model.py" in error_of(
-        bench.main, "--nanogpt", "nowhere", "--only", "train", "--runs", "1"
-    )
-    assert "runs=0" in error_of(bench.main, "--runs", "0")

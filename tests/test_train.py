@@ -16,7 +16,7 @@ import train
 from utils import metrics
 from utils.checkpoint import latest_run, load_checkpoint, load_model
 from utils.interrupt import Interrupt
-from utils.log import COLUMNS, Log, Timer
+from utils.log import COLUMNS, PARTS, Log, time_line
 
 ROOT = Path(__file__).parent.parent
 
@@ -365,7 +365,7 @@ def test_speed_counts_training_only(tmp_path):
 
     with Log(tmp_path, Train, 100, clock=clock) as log:
         for step in range(1, 11):
-            with log.timer:
+            with log.clock("steps"):
                 clock.now += 2
             log.step(step, loss=1.0 * step, lr=0.1, grad_norm=1.0)
             clock.now += 5  # evaluation
@@ -375,13 +375,52 @@ def test_speed_counts_training_only(tmp_path):
     assert (first["train_loss"], second["train_loss"]) == ("3.0", "8.0")  # means of 1..5, 6..10
 
 
-def test_timer_goes_on_from_a_checkpoint():
+def test_the_clock_tells_where_the_time_goes(tmp_path):
+    """Parts by hand, also across a resume, with what lies between them, and the line of it."""
     clock = Clock()
-    timer = Timer(100.0, clock)
-    with timer:
-        clock.now += 3
-    clock.now += 50
-    assert timer.seconds == 103
+
+    class Train:
+        log_every, steps = 5, 10
+
+    with Log(tmp_path, Train, 100, clock=clock) as log:
+        for part, seconds in (("steps", 40), ("data", 1), ("evaluation", 4), ("steps", 10)):
+            with log.clock(part):
+                clock.now += seconds
+        clock.now += 2.5
+        kept = log.state()
+    clock.now += 1000  # between two starts
+    with Log(tmp_path, Train, 100, 5, kept, clock=clock) as log:
+        with log.clock("saving"):
+            clock.now += 2
+        assert log.seconds == 51
+        found = log.seconds_in()
+    times = dict(zip(PARTS, (50, 1, 0, 4, 2, 0), strict=True))
+    assert found == {**times, "other": 2.5}
+    assert time_line(found) == (
+        "time    50.0 s in steps; on top of that: data 2.0%, logging 0.0%, evaluation 8.0%, "
+        "saving 4.0%, samples 0.0%, other 5.0%"
+    )
+
+
+def test_a_run_accounts_for_its_time(text_file, capfd):
+    """Every part takes some time, and together they are the run's; older checkpoints go on."""
+    flags = ["--data", str(text_file), "--steps", "6", "--eval_every", "3", *TOY]
+    assert train.main(flags) == 0
+    assert "in steps; on top of that: data " in capfd.readouterr().out
+    found = json.loads(Path("runs/my/summary.json").read_text(encoding="utf-8"))
+    parts = found["seconds_in"]
+    assert all(parts[name] >= 0 for name in parts)
+    assert parts["steps"] > 0 < parts["evaluation"]
+    assert parts["saving"] > 0 < parts["samples"]
+    assert found["seconds"] == pytest.approx(parts["steps"] + parts["data"], abs=0.002)
+    checkpoint = load_checkpoint("runs/my/last.pt")
+    assert set(checkpoint["log"]["parts"]) == set(PARTS)
+    del checkpoint["log"]["parts"]  # as 0.1.0 wrote it
+    torch.save(checkpoint, "runs/my/last.pt")
+    before = checkpoint["log"]["seconds"]
+    assert train.main(["--run", "my", "--resume", "--steps", "9"]) == 0
+    found = json.loads(Path("runs/my/summary.json").read_text(encoding="utf-8"))
+    assert found["seconds_in"]["steps"] > before
 
 
 def test_metrics_torn_by_a_kill_are_mended_on_resume(toy_run):

@@ -20,11 +20,12 @@ from model.attention import AUTO
 from utils.checkpoint import atomic, hold
 from utils.metrics import Mean, Score, perplexity
 from utils.ranks import ALONE
-from utils.timing import peak_memory
+from utils.timing import Clock, peak_memory
 
 ROOT = Path(__file__).parent.parent
 COLUMNS = ["step", "tokens", "seconds", "lr", "train_loss", "grad_norm", "tokens_per_s", "spikes"]
 COLUMNS += ["val_loss", "val_ppl", "val_bits_per_byte"]  # of evaluations, which have their own rows
+PARTS = ("steps", "data", "logging", "evaluation", "saving", "samples")  # of a run's seconds
 QUIET = 5.0  # seconds between lines where there is no terminal to draw a bar on
 
 
@@ -60,17 +61,14 @@ def headlines(path, settings, data, state, device):
         yield f"note    warmup={settings.optim.warmup} steps, so lr is never reached"
 
 
-class Timer:
-    """Adds up the seconds inside `with timer:`, so that evaluation does not count as training."""
+def time_line(seconds: dict[str, float]) -> str:
+    """How long the steps (first) took, and what each other part did as a share of that.
 
-    def __init__(self, seconds: float = 0.0, clock=time.perf_counter):
-        self.seconds, self.clock = seconds, clock
-
-    def __enter__(self):
-        self._start = self.clock()
-
-    def __exit__(self, *exc):
-        self.seconds += self.clock() - self._start
+    {"steps": 50.0, "data": 1.0} -> "time    50.0 s in steps; on top of that: data 2.0%".
+    """
+    (_, steps), *others = seconds.items()
+    shares = ", ".join(f"{part} {s / steps:.1%}" for part, s in others)
+    return f"time    {steps:.1f} s in steps; on top of that: {shares}"
 
 
 class Spikes:
@@ -113,16 +111,16 @@ class Log:
         ranks=ALONE,
     ):
         state = {"seconds": 0.0, "mean": (0.0, 0), "since": (0.0, 0), **(state or {})}
-        self.path, self.clock, self.tokens_per_step = Path(path), clock, tokens
+        self.path, self.now, self.tokens_per_step = Path(path), clock, tokens
         more = [f"val_loss_{name}" for name in sources] if len(sources) > 1 else []
         self.columns = [*COLUMNS, *more]  # a mixture's sources have a column each
         self.every, self.steps, self.ranks = train.log_every, train.steps, ranks
-        self.timer = Timer(state["seconds"], clock)
+        self.clock = Clock(state.get("parts", {"steps": state["seconds"]}), clock)
         self.mean = Mean(*state["mean"])  # of the losses since the last row
         self.since = tuple(state["since"])  # (seconds, step) at the last row
         self.spikes = Spikes(*state.get("spikes", ()))
         self.overflows, self.before = state.get("overflows", 0), state.get("spent", 0.0)
-        self.start = self.said = clock()
+        self.start = self.said = self.now()
         self.commit = commit()  # now: the code may change while it runs
         self._open_csv(step)
         self.bar = tqdm(
@@ -158,11 +156,22 @@ class Log:
         """What a resumed run needs to write the same rows."""
         mean = (self.mean.total, self.mean.count)
         counts = {"spikes": self.spikes.state(), "overflows": self.overflows, "spent": self.spent()}
-        return {"seconds": self.timer.seconds, "mean": mean, "since": self.since, **counts}
+        times = {"seconds": self.seconds, "parts": dict(self.clock.seconds)}
+        return {**times, "mean": mean, "since": self.since, **counts}
+
+    @property
+    def seconds(self) -> float:
+        """Of training: steps and their data, not evaluation and what else there is."""
+        return self.clock.seconds.get("steps", 0.0) + self.clock.seconds.get("data", 0.0)
 
     def spent(self) -> float:
         """Seconds since the run began, evaluation included, those between two starts not."""
-        return self.before + self.clock() - self.start
+        return self.before + self.now() - self.start
+
+    def seconds_in(self) -> dict[str, float]:
+        """Seconds spent in each of PARTS, and in whatever else there is between them."""
+        parts = {part: self.clock.seconds.get(part, 0.0) for part in PARTS}
+        return parts | {"other": self.spent() - sum(parts.values())}
 
     def say(self, text: str) -> None:
         """Print a line for people without breaking the bar."""
@@ -185,14 +194,14 @@ class Log:
             self.say(f"step {step}/{self.steps}  loss spike: {loss:.4f} after {usual:.4f}")
         self.overflows += not math.isfinite(grad_norm)
         seconds, last = self.since
-        speed = (step - last) * self.tokens_per_step / max(self.timer.seconds - seconds, 1e-9)
+        speed = (step - last) * self.tokens_per_step / max(self.seconds - seconds, 1e-9)
         facts = f"loss {loss:.4f}  ppl {perplexity(loss):.2f}  {speed:,.0f} tok/s"
         self.bar.set_postfix_str(facts, refresh=False)
         self.bar.update()
-        if self.bar.disable and (step == 1 or self.clock() - self.said >= QUIET):
-            left = self.timer.seconds / step * (self.steps - step)
+        if self.bar.disable and (step == 1 or self.now() - self.said >= QUIET):
+            left = self.seconds / step * (self.steps - step)
             self.say(f"step {step}/{self.steps}  {facts}  {left:.0f} s left")
-            self.said = self.clock()
+            self.said = self.now()
         if step % self.every == 0 or step == self.steps:
             self._row(
                 step,
@@ -202,7 +211,7 @@ class Log:
                 tokens_per_s=round(speed),
                 spikes=self.spikes.since,
             )
-            self.mean, self.since = Mean(), (self.timer.seconds, step)
+            self.mean, self.since = Mean(), (self.seconds, step)
             self.spikes.since = 0
 
     def score(self, step: int, score: Score, best: bool, parts: dict[str, Score] | None = None):
@@ -218,7 +227,7 @@ class Log:
         )
 
     def _row(self, step: int, **values: float) -> None:
-        seconds = round(self.timer.seconds, 3)
+        seconds = round(self.seconds, 3)
         self.csv.writerow(
             {"step": step, "tokens": step * self.tokens_per_step, "seconds": seconds, **values}
         )
@@ -242,14 +251,15 @@ class Log:
         """Write summary.json, and its gist for people. `stopped_by` says what ended the run."""
         if not self.ranks.first:
             return
-        seconds, tokens = self.timer.seconds, state.step * self.tokens_per_step
+        seconds, tokens = self.seconds, state.step * self.tokens_per_step
         values = {
             "best_val_loss": state.best_val_loss,
             "best_step": state.best_step,
             "steps": state.step,
             "stopped_by": stopped_by,
             "tokens": tokens,
-            "seconds": round(seconds, 3),  # of training: evaluation and sampling left out
+            "seconds": round(seconds, 3),  # of training: steps and data
+            "seconds_in": {part: round(s, 3) for part, s in self.seconds_in().items()},
             "tokens_per_s": round(tokens / max(seconds, 1e-9)),
             "peak_memory": peak_memory(),  # bytes of this process, or of its GPU
             "spikes": self.spikes.total,
@@ -273,6 +283,8 @@ class Log:
             f"{state.best_val_loss:.4f} at step {state.best_step}"
             + "".join(f"; {n} {what}" for n, what in odd if n)
         )
+        if seconds:
+            self.say(time_line(self.seconds_in()))
 
     def __enter__(self):
         return self

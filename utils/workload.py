@@ -10,7 +10,11 @@ from model import GPTConfig, TinyGPT, generate
 from utils.config import OptimConfig
 from utils.device import pick_device
 from utils.optim import make_optimizer
+from utils.peers import NanoGPT
 from utils.step import train_step
+from utils.timing import peak_apart
+
+TOY = (1, 1, 8, 8, 1, 8)
 
 
 def gpt(shape, **kwargs) -> TinyGPT:
@@ -37,15 +41,19 @@ def writer(model, B: int, n: int, times: int = 1):
     return lambda: [list(generate(model, prompt, n)) for _ in range(times)]
 
 
-def copier(model, n: int):
-    """Give a call that copies, n times, as many bytes as the model's weights have."""
-    source = torch.ones(model.n_params(), device=next(model.parameters()).device)
-    target = torch.empty_like(source)
-    return lambda: [target.copy_(source) for _ in range(n)]
-
-
-def two_steps(shape, attn: str, device: str, dtype: str) -> None:
-    """Train for two steps: a workload for a process of its own."""
-    step = stepper(gpt(shape, attn=attn), shape, pick_device(device, dtype))
+def two_steps(shape, attn: str, device: str, dtype: str, nanogpt=None) -> None:
+    """Train for two steps, with nanoGPT if its directory is given: for a process of its own."""
+    where = pick_device(device, dtype)
+    step = (
+        NanoGPT(nanogpt, shape, where).step
+        if nanogpt
+        else stepper(gpt(shape, attn=attn), shape, where)
+    )
     step()
     step()
+
+
+def peak_of_steps(shape, a, attn: str = "auto", nanogpt=None) -> int:
+    """Bytes that two training steps take at most; `a` has the flags device and dtype."""
+    same = attn, a.device, a.dtype, nanogpt
+    return peak_apart(two_steps, (shape, *same), first=(TOY, *same))

@@ -1,0 +1,160 @@
+"""The races that bench.py runs: who takes part, at what, and what a time means.
+
+Each takes the flags, the device, its limits and `say`, for what is to be told on the way.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+
+import tok
+from data.prepare import read_text
+from model import few_rows
+from model.attention import AUTO
+from utils.limits import free_memory
+from utils.peers import NanoGPT, Transformers, learn_with_tokenizers, transformers_installed
+from utils.timing import summary, take_turns
+from utils.workload import gpt, peak_of_steps, stepper, writer
+
+SHAPES = {  # name: (layers, heads, d_model, block_size, batch_size, vocab_size)
+    "4x128": (4, 4, 128, 64, 12, 65),
+    "6x384": (6, 6, 384, 256, 8, 65),
+    "12x768": (12, 12, 768, 256, 4, 50257),
+}
+BIG, NEEDS = "12x768", 4e9  # GPT-2 small, and the bytes that each contender may need for it
+WRITE = {  # the same, and how many tokens are written: alone, beside others
+    "4x128": ((4, 4, 128, 256, 1, 65), (255, 255)),
+    "6x384": ((6, 6, 384, 256, 1, 65), (255, 255)),
+    "12x768": ((12, 12, 768, 1024, 1, 50257), (64, 255)),
+}
+BLOCKS = {f"{T}": (4, 4, 128, T, 2048 // T, 65) for T in (128, 256, 512, 1024)}
+SECONDS = 4  # of a race, where --runs does not say how long
+
+
+def nothing_more(who: str, seconds: float) -> dict[str, float]:
+    """No figure beside time and rate."""
+    return {}
+
+
+@dataclass(frozen=True)
+class Race:
+    """Contenders for one work. Each call does `amount` of `unit`; `more` gives further figures."""
+
+    work: str
+    contenders: dict[str, Callable[[], object]]
+    amount: float
+    more: Callable[[str, float], dict[str, float]] = nothing_more
+    warmup: int = 2
+
+    def rows(self, runs: int | None) -> list[dict]:
+        """Run it, `runs` rounds or as many as fit into SECONDS; one dict for each contender."""
+        limit = SECONDS if runs is None else float("inf")
+        times = take_turns(self.contenders, runs or 15, self.warmup, limit)
+        medians = {who: summary(seconds) for who, seconds in times.items()}
+        first = next(iter(medians.values()))[0]
+        return [
+            {"work": self.work, "who": who, "runs": len(times[who]), "ms": median * 1e3}
+            | {"spread": spread, "rate": self.amount / median, "ratio": median / first}
+            | self.more(who, median)
+            for who, (median, spread) in medians.items()
+        ]
+
+
+def effort(flops: float, limits, peaks: dict[str, int]):
+    """Of a training step: GFLOP/s, their share of the limit, peak memory."""
+    share = "mfu" if limits.named else "of_matmul"
+
+    def more(who: str, seconds: float) -> dict[str, float]:
+        speed = flops / seconds
+        memory = {"peak_memory": peaks[who]} if who in peaks else {}
+        return {"gflops": speed / 1e9, share: speed / limits.flops, **memory}
+
+    return more
+
+
+def bench_train(a, device, limits, say) -> Iterator[Race]:
+    """Training steps, ours eager (and compiled with --compile) beside nanoGPT's."""
+    for name, shape in SHAPES.items():
+        n = 1 + bool(a.nanogpt) + a.compile
+        if name == BIG and free_memory(device) < n * NEEDS:
+            say(f"{name:24}left out: it wants {n * NEEDS / 1e9:.0f} GB of free memory")
+            continue
+        peaks = {"llm-tiny": peak_of_steps(shape, a)}
+        contenders: dict = {"llm-tiny": stepper(gpt(shape), shape, device)}
+        if a.compile:
+            contenders["compiled"] = stepper(torch.compile(gpt(shape)), shape, device)
+        if a.nanogpt:
+            contenders["nanoGPT"] = NanoGPT(a.nanogpt, shape, device).step
+            peaks["nanoGPT"] = peak_of_steps(shape, a, nanogpt=a.nanogpt)
+        tokens = shape[3] * shape[4]
+        flops = gpt(shape).flops_per_token() * tokens
+        yield Race(name, contenders, tokens, effort(flops, limits, peaks), 1 if name == BIG else 2)
+
+
+def reading(n_bytes: float, limits):
+    """Of writing: the weights' bytes read a second, each once a token, beside a copy's."""
+
+    def more(who: str, seconds: float) -> dict[str, float]:
+        speed = n_bytes / seconds
+        return {"gb_per_s": speed / 1e9, "of_copy": speed / limits.copy}
+
+    return more
+
+
+def bench_write(a, device, limits, say) -> Iterator[Race]:
+    """Generation after a prompt of one token, batch 1; then 32 rows together and one by one."""
+    for name, (shape, lengths) in WRITE.items():
+        n = lengths[bool(a.nanogpt or a.peers)]
+        model = few_rows(gpt(shape).to(device.device)).eval()
+        contenders: dict = {"llm-tiny": writer(model, 1, n)}
+        if a.nanogpt:
+            contenders["nanoGPT"] = partial(NanoGPT(a.nanogpt, shape, device).write, n)
+        if a.peers and transformers_installed():
+            contenders["transformers"] = partial(Transformers(shape, device).write, n)
+        n_bytes = n * sum(p.nbytes for p in model.parameters())
+        more = reading(n_bytes, limits) if name == BIG else nothing_more  # others fit a cache
+        yield Race(f"{name}, {n} tokens", contenders, n, more, 1 if name == BIG else 2)
+    model = few_rows(gpt(WRITE["4x128"][0]).to(device.device)).eval()
+    contenders = {"batch of 32": writer(model, 32, 32), "one by one": writer(model, 1, 32, 32)}
+    yield Race("4x128, 32 x 32 tokens", contenders, 32 * 32)
+
+
+def bench_attention(a, device, limits, say) -> Iterator[Race]:
+    """A training step by either road of attention, and its peak memory."""
+    say(f"  attn=auto takes the road {AUTO} with this torch")
+    for name, shape in BLOCKS.items():
+        contenders = {n: stepper(gpt(shape, attn=n), shape, device) for n in ("naive", "sdpa")}
+        peaks = {n: peak_of_steps(shape, a, n) for n in contenders}
+        flops = gpt(shape).flops_per_token() * shape[3] * shape[4]
+        more = effort(flops, limits, peaks)
+        yield Race(f"block {name}", contenders, shape[3] * shape[4], more)
+
+
+def bench_tokenizer(a, device, limits, say) -> Iterator[Race]:
+    """Learn and encode --text; the first call spells each different word, later ones look it up."""
+    text = read_text(a.text)
+    learnt = tok.BPETokenizer.train([text], a.vocab, workers=a.workers)
+    train: dict = {"llm-tiny": lambda: tok.BPETokenizer.train([text], a.vocab, workers=a.workers)}
+    parts = learnt.vocab, learnt.merges, learnt.special_tokens
+    encode: dict = {
+        "llm-tiny": lambda: sum(map(len, learnt.encode_blocks([text], workers=a.workers))),
+        "first call": lambda: tok.BPETokenizer(*parts).encode(text),
+    }
+    if a.peers:
+        train["tokenizers"] = lambda: learn_with_tokenizers(text, a.vocab)
+        peer = learnt.to_tiktoken()
+        encode["tiktoken"] = lambda: peer.encode_ordinary(text)
+    megabytes = len(text.encode()) / 1e6
+    yield Race(f"BPE train, {a.vocab:,} tokens", train, megabytes)
+    yield Race("BPE encode", encode, megabytes)
+
+
+EFFORT = ("gflops", "of_matmul", "mfu", "peak_memory")
+BENCHES = {  # name: (its races, the unit of their rates, what further figures there are)
+    "train": (bench_train, "tok/s", EFFORT),
+    "write": (bench_write, "tok/s", ()),
+    "attention": (bench_attention, "tok/s", EFFORT),
+    "tokenizer": (bench_tokenizer, "MB/s", ()),
+}
