@@ -159,13 +159,21 @@ class TrainState:
 
         Raises ValueError if it is of another model or text.
         """
-        old = asdict(GPTConfig(**checkpoint["model_config"]))  # what it does not name is as before
+        try:
+            old = asdict(GPTConfig(**checkpoint["model_config"]))  # not named: as before
+        except TypeError as e:  # a field that only a newer program has
+            raise ValueError(f"the checkpoint does not fit this program ({e}); retrain") from None
         new = asdict(self.model.config)
         differ = [f"{k} {old[k]} there, {v} here" for k, v in new.items() if old[k] != v]
         if differ:
             raise ValueError(f"the checkpoint is of another model: {', '.join(differ)}")
         same_data(checkpoint["data"], self.data)
-        asked = [{k: g[k] for k in ("betas", "weight_decay")} for g in self.optimizer.param_groups]
+        then = checkpoint["settings"].get("optimizer", "adamw")  # there was no other in 0.1.0
+        if then != self.settings["optimizer"]:
+            cure = f"resume with --optimizer {then}"
+            raise ValueError(f"the checkpoint holds the state of optimizer={then}; {cure}")
+        own = ("betas", "momentum", "weight_decay")
+        asked = [{k: g[k] for k in own if k in g} for g in self.optimizer.param_groups]
         now = self.model.state_dict()
         weights = {name: sliced(value, now[name]) for name, value in checkpoint["model"].items()}
         self.model.load_state_dict(weights)
