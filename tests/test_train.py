@@ -237,7 +237,7 @@ def test_bad_input(text_file, error_of, toy_run):
     Path("runs/hollow").mkdir()
     before = sorted(Path("runs").rglob("*"))
     for args, said in [
-        (["--data", "none.txt"], "none.txt: No such file"),
+        (["--data", "none.txt"], "none.txt: no such text; give a file, or make it with"),
         (["--data", "empty.txt"], "empty.txt is empty"),
         (["--data", "binary"], "not UTF-8"),
         (["--data", "latin1.txt"], "not UTF-8 at byte 1"),
@@ -297,6 +297,16 @@ def test_foreign_checkpoints(toy_run, error_of):
     newer = {**checkpoint["model_config"], "experts": 8}
     torch.save({**checkpoint, "model_config": newer}, toy_run / "last.pt")
     assert "does not fit this program" in error_of(train.main, "--run", "my", "--resume")
+    half = {k: v for k, v in checkpoint["model"].items() if k != "norm.weight"}
+    torch.save({**checkpoint, "model": half}, toy_run / "last.pt")
+    assert 'Missing key(s) in state_dict: "norm.weight"' in error_of(
+        train.main, "--run", "my", "--resume"
+    )
+    odd = {**checkpoint["model"], "odd": torch.zeros(1)}
+    torch.save({**checkpoint, "model": odd}, toy_run / "last.pt")
+    assert "does not fit this program" in error_of(train.main, "--run", "my", "--resume")
+    torch.save({k: v for k, v in checkpoint.items() if k != "log"}, toy_run / "last.pt")
+    assert "it has no 'log'" in error_of(train.main, "--run", "my", "--resume")
 
 
 class Trap:
