@@ -64,7 +64,9 @@ def check_length(data: Prepared, block_size: int = 1) -> None:
     """Raise ValueError if no window of block_size tokens and its targets fits the training text."""
     for split, tokens in ("training", data.train), ("validation", data.val):
         if len(tokens) < 2:
-            raise ValueError(f"the {split} text has {len(tokens)} tokens; give a longer text")
+            name = data.meta["name"] or data.path
+            seen = f"the {split} text has {len(tokens)} tokens"
+            raise ValueError(f"{name}: {seen}; give a longer text")
     if len(data.train) <= block_size:
         raise ValueError(
             f"the training text has {len(data.train)} tokens, too short for "

@@ -7,6 +7,7 @@ The last 10 % of the text is validation, as in nanoGPT. Where the text is divide
 --doc_sep) each one ends with <|endoftext|>, and the split falls between two of them.
 """
 
+import errno
 import glob
 import hashlib
 import json
@@ -258,6 +259,9 @@ def prepared(data, *, tokenizer="bpe", vocab=1000, doc_sep=END, scratch=None) ->
     data = Path(data)
     if (data / "meta.json").exists():
         return data
+    if not data.exists():
+        cure = "no such text; give a file, or make it with python -m data.prepare"
+        raise FileNotFoundError(errno.ENOENT, cure, str(data))
     if data.is_dir():
         raise ValueError(
             f"{data} has no meta.json; give a text file, or run python -m data.prepare"

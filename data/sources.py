@@ -7,7 +7,7 @@ import numpy as np
 
 from data import prepare
 from data.feed import Feed, check_weights, pairs, phases_of
-from data.loader import Prepared, open_prepared
+from data.loader import Prepared, check_length, open_prepared
 from data.prepare import END, documents, prepared, read_text, sha256, split_text, unescape
 
 
@@ -46,7 +46,7 @@ def open_sources(
     """Prepare and open every source: {name: Prepared}, the name a path without its ending.
 
     What must be made lies in the cache, or in the directory `scratch`. ValueError if two were
-    prepared with different tokenizers.
+    prepared with different tokenizers, or one is too short to be scored.
     """
     paths = list(weights_of(data, mixture))
     if len(paths) > 1:
@@ -61,6 +61,8 @@ def open_sources(
         raise ValueError(
             f"{', '.join(found)} have different tokenizers; prepare them with one --tokenizer FILE"
         )
+    for source in found.values():
+        check_length(source)
     return found
 
 

@@ -4,6 +4,7 @@ import csv
 import math
 import os
 import random
+import re
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from hypothesis import strategies as st
 import train
 from data.feed import Feed, Phase, keys_of, permuted, phases_of, shuffled_start
 from data.loader import batch_at
-from data.sources import open_sources, weights_of
+from data.sources import feed_of, open_sources, weights_of
 from utils.checkpoint import TrainState, load_checkpoint
 from utils.config import settings_from
 
@@ -241,8 +242,18 @@ def two_texts(tmp_path):
 
 
 def test_a_mixture_by_phase_resumes_to_the_bit(two_texts, monkeypatch):
-    """Stopped at step 4, in the second phase and in the middle of an epoch of both sources."""
+    """Stopped at step 4, in the second phase and in the middle of an epoch of both sources.
+
+    The one that is stopped and resumed draws ahead in a thread, as with a GPU.
+    """
     assert train.main([*MIX, "--steps", "8", "--run", "whole"]) == 0
+    drawn_here = []
+
+    def ahead(*args, prefetch, **more):
+        drawn_here.append(not prefetch)
+        return feed_of(*args, **more, prefetch=True)
+
+    monkeypatch.setattr(train, "feed_of", ahead)
     saved = TrainState.save
 
     def stop_at_4(state, path, *rest):
@@ -256,6 +267,7 @@ def test_a_mixture_by_phase_resumes_to_the_bit(two_texts, monkeypatch):
             train.main([*MIX, "--steps", "8", "--run", "cut"])
     assert load_checkpoint("runs/cut/last.pt")["step"] == 4
     assert train.main(["--run", "cut", "--resume"]) == 0
+    assert drawn_here == [True, True]  # what train.py asks for on a CPU
     a, b = (load_checkpoint(Path("runs") / n / "last.pt") for n in ("whole", "cut"))
     assert all(torch.equal(a["model"][k], b["model"][k]) for k in a["model"])
     assert a["step"] == b["step"] == 8
@@ -285,6 +297,29 @@ def test_sources_prepared_apart_must_agree(two_texts):
     with pytest.raises(ValueError, match="have different tokenizers"):
         open_sources("", mixture=f"{a}=1 {b}=1")
     assert len(open_sources("", mixture=f"{a}=1 two.txt=1")) == 2  # the text takes a's tokenizer
+
+
+def test_a_source_without_validation_is_refused_at_once(two_texts, error_of):
+    """Its loss, 0 nats over 0 tokens, ended the run with a traceback at the first evaluation."""
+    Path("two.txt").write_text("abcdefghij", encoding="utf-8")
+    said = error_of(train.main, *MIX[:2], *TOY, "--block_size", "2")
+    assert re.search(r"two\.txt: the validation text has 1 tokens; give a longer text", said)
+    assert not Path("runs").exists()
+
+
+def test_a_tokenizer_of_several_texts_is_whole_or_not_there(two_texts, monkeypatch):
+    """Killed before it is put in its place, it is not taken for one; then it is made again."""
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", killed)
+        with pytest.raises(KeyboardInterrupt):
+            open_sources("", **shapes())
+    assert not list(Path("cache").glob("tokenizer-*.json"))
+    assert len(open_sources("", **shapes())) == 2
+    assert len(list(Path("cache").glob("tokenizer-*.json"))) == 1
 
 
 def test_twins_are_refused():

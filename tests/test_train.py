@@ -12,6 +12,7 @@ import pytest
 import torch
 from conftest import TOY, make_text
 
+import tok
 import train
 from utils import metrics
 from utils.checkpoint import latest_run, load_checkpoint, load_model
@@ -76,10 +77,15 @@ STOP = [
 ]
 
 
-@pytest.mark.parametrize("at", [4, 5, 7])
-def test_resume_is_exact_to_the_bit(text_file, monkeypatch, at):
-    """Stopped after step `at`, at an evaluation or between two, and resumed: the same run."""
-    flags = ["--data", str(text_file), *TOY, *STOP]
+@pytest.mark.parametrize(
+    ("at", "optimizer"), [(4, "adamw"), (5, "adamw"), (7, "adamw"), (5, "muon")]
+)
+def test_resume_is_exact_to_the_bit(text_file, monkeypatch, at, optimizer):
+    """Stopped after step `at`, at an evaluation or between two, and resumed: the same run.
+
+    A run with Muon could not be resumed at all: its matrices have no betas to take over.
+    """
+    flags = ["--data", str(text_file), *TOY, *STOP, "--optimizer", optimizer]
     assert train.main([*flags, "--run", "whole"]) == 0
 
     taken = train.train_step
@@ -231,7 +237,7 @@ def test_bad_input(text_file, error_of, toy_run):
     Path("runs/hollow").mkdir()
     before = sorted(Path("runs").rglob("*"))
     for args, said in [
-        (["--data", "none.txt"], "none.txt: No such file"),
+        (["--data", "none.txt"], "none.txt: no such text; give a file, or make it with"),
         (["--data", "empty.txt"], "empty.txt is empty"),
         (["--data", "binary"], "not UTF-8"),
         (["--data", "latin1.txt"], "not UTF-8 at byte 1"),
@@ -258,6 +264,14 @@ def test_other_text_under_a_resumed_run_is_refused(toy_run, text_file, error_of)
     assert "the text of my.txt has changed" in error_of(train.main, "--run", "my", "--resume")
 
 
+def test_another_tokenizer_under_a_resumed_run_is_refused(toy_run, error_of):
+    """Of the same size: the model would take its ids and never notice."""
+    other = tok.BPETokenizer.train([make_text()[::-1]], 280, special_tokens=("<|endoftext|>",))
+    other.save("other.json")
+    said = error_of(train.main, "--run", "my", "--resume", "--tokenizer", "other.json")
+    assert "the tokenizer of my.txt has changed" in said
+
+
 @pytest.mark.parametrize(
     ("damage", "said"),
     [
@@ -280,6 +294,38 @@ def test_foreign_checkpoints(toy_run, error_of):
     checkpoint = load_checkpoint(toy_run / "best.pt")
     torch.save({**checkpoint, "version": 99}, toy_run / "last.pt")
     assert "has version 99" in error_of(train.main, "--run", "my", "--resume")
+    newer = {**checkpoint["model_config"], "experts": 8}
+    torch.save({**checkpoint, "model_config": newer}, toy_run / "last.pt")
+    assert "does not fit this program" in error_of(train.main, "--run", "my", "--resume")
+    half = {k: v for k, v in checkpoint["model"].items() if k != "norm.weight"}
+    torch.save({**checkpoint, "model": half}, toy_run / "last.pt")
+    assert 'Missing key(s) in state_dict: "norm.weight"' in error_of(
+        train.main, "--run", "my", "--resume"
+    )
+    odd = {**checkpoint["model"], "odd": torch.zeros(1)}
+    torch.save({**checkpoint, "model": odd}, toy_run / "last.pt")
+    assert "does not fit this program" in error_of(train.main, "--run", "my", "--resume")
+    torch.save({k: v for k, v in checkpoint.items() if k != "log"}, toy_run / "last.pt")
+    assert "it has no 'log'" in error_of(train.main, "--run", "my", "--resume")
+
+
+class Trap:
+    """Unpickled, it calls what it likes."""
+
+    def __reduce__(self):
+        return Path.touch, (Path("sprung"),)
+
+
+def test_a_checkpoint_from_a_stranger_runs_no_code(toy_run, error_of):
+    torch.save({**load_checkpoint(toy_run / "last.pt"), "log": Trap()}, toy_run / "last.pt")
+    assert "is not a whole checkpoint" in error_of(train.main, "--run", "my", "--resume")
+    assert not Path("sprung").exists()
+
+
+def test_another_optimizer_under_a_resumed_run_is_refused(toy_run, error_of):
+    """It was a traceback, or a word about parameter groups."""
+    said = error_of(train.main, "--run", "my", "--resume", "--optimizer", "muon")
+    assert "state of optimizer=adamw; resume with --optimizer adamw" in said
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")

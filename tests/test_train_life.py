@@ -83,7 +83,7 @@ def test_minutes_end_a_run(text_file, monkeypatch):
     now = iter(range(10**9))  # a second passes whenever the clock is asked
     monkeypatch.setattr(train, "Log", partial(Log, clock=lambda: float(next(now))))
     flags = flags_for(text_file, "--minutes", "1", "--eval_every", "4", "--log_every", "1")
-    assert train.main(flags) == 0
+    assert train.main([*flags, "--warmup", "0", "--lr", "1e-3", "--min_lr", "1e-4"]) == 0
     found = summary("my")
     assert found["stopped_by"] == "minutes"
     assert 2 < found["steps"] < 60
@@ -92,10 +92,13 @@ def test_minutes_end_a_run(text_file, monkeypatch):
     assert 60 <= kept < 90
     assert train.main(["--run", "my", "--resume"]) == 0
     assert summary("my")["steps"] == found["steps"]
-    assert float(rows("my")[-2]["lr"]) < 2e-3
+    rates = [float(row["lr"]) for row in rows("my") if row["lr"]]
+    assert rates[0] == 1e-3
+    assert rates[-1] < 2e-4  # down to min_lr, though 1,000 steps were far away
 
 
 def test_patience_ends_a_run(text_file, monkeypatch):
+    """The same whether it was stopped between: evaluations without a better one are counted on."""
     real, values = metrics.evaluate, iter([3.0, 2.0, 2.5, 2.0, 9.0])
 
     def scripted(*args):
@@ -103,9 +106,14 @@ def test_patience_ends_a_run(text_file, monkeypatch):
         return type(score)(next(values) * score.tokens, score.tokens, score.bytes)
 
     monkeypatch.setattr(metrics, "evaluate", scripted)
-    flags = flags_for(text_file, "--steps", "50", "--eval_every", "2", "--patience", "2")
-    assert train.main(flags) == 0
+    flags = flags_for(text_file, "--eval_every", "2", "--patience", "2")
+    assert train.main([*flags, "--steps", "50"]) == 0
     found = summary("my")
+    assert (found["stopped_by"], found["steps"], found["best_step"]) == ("patience", 8, 4)
+    values = iter([3.0, 2.0, 2.5, 2.0, 9.0])
+    assert train.main([*flags, "--steps", "6", "--run", "two"]) == 0
+    assert train.main(["--run", "two", "--resume", "--steps", "50"]) == 0
+    found = summary("two")
     assert (found["stopped_by"], found["steps"], found["best_step"]) == ("patience", 8, 4)
 
 
@@ -132,16 +140,17 @@ def test_spikes_by_hand():
 
 
 def test_spikes_and_overflows_are_told(tmp_path, capsys):
-    with Log(tmp_path, TrainConfig(log_every=10, steps=70), 100) as log:
-        for step in range(1, 71):
+    with Log(tmp_path, TrainConfig(log_every=10, steps=80), 100) as log:
+        for step in range(1, 81):
             spike, overflow = step == 64, step in (3, 4)
             log.step(step, 9.0 if spike else 2 + step % 2 / 10, 0.1, math.inf if overflow else 1.0)
         kept = log.state()
-    with Log(tmp_path, TrainConfig(), 100, 70, kept) as again:
+    with Log(tmp_path, TrainConfig(), 100, 80, kept) as again:
         assert again.state()["overflows"] == 2
-    assert "step 64/70  loss spike: 9.0000 after 2.0" in capsys.readouterr().out
+        assert (again.spikes.seen, again.spikes.total) == (80, 1)
+    assert "step 64/80  loss spike: 9.0000 after 2.0" in capsys.readouterr().out
     with open(tmp_path / "metrics.csv", encoding="utf-8", newline="") as f:
-        assert [row["spikes"] for row in csv.DictReader(f)] == ["0"] * 6 + ["1"]
+        assert [row["spikes"] for row in csv.DictReader(f)] == ["0"] * 6 + ["1", "0"]
 
 
 def test_the_batch_that_is_not_finite_is_named(text_file, monkeypatch, capfd):
@@ -427,6 +436,30 @@ def test_sweep_keeps_what_diverged_and_resumes_what_stopped(text_file, monkeypat
     assert not taken  # all six steps were there: it went on from last.pt, and was done
     assert not Path("runs/sweep-t/lr=0.01-1").exists()
     assert (run / "summary.json").exists()
+
+
+def test_a_run_from_before_sampling_goes_on_at_random(text_file):
+    """0.1.0 drew with replacement and had no such setting: its runs must not begin to shuffle."""
+    flags = flags_for(text_file, "--sampling", "random", "--eval_every", "3", "--steps")
+    assert train.main([*flags, "8", "--run", "whole"]) == 0
+    real = TrainState.save
+
+    def stop_at_6(state, path, *rest):
+        real(state, path, *rest)
+        if state.step == 6 and path.name == "last.pt":
+            raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(TrainState, "save", stop_at_6)
+        with pytest.raises(KeyboardInterrupt):
+            train.main([*flags, "8", "--run", "old"])
+    config = Path("runs/old/config.yaml")
+    lines = config.read_text(encoding="utf-8").splitlines()
+    config.write_text("\n".join(x for x in lines if "sampling" not in x), encoding="utf-8")
+    assert train.main(["--run", "old", "--resume"]) == 0
+    assert "sampling: random" in config.read_text(encoding="utf-8")
+    one, other = (load_checkpoint(f"runs/{run}/last.pt")["model"] for run in ("whole", "old"))
+    assert all(torch.equal(one[name], other[name]) for name in one)
 
 
 def test_headlines_name_budget_and_ranks(text_file):

@@ -6,6 +6,7 @@ import os
 import pickle
 import shutil
 import sys
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,8 @@ from utils.ranks import ALONE, Ranks, sliced, whole
 
 VERSION = 1
 PARTS = ("model", "optimizer", "scaler")
-KEYS = ("version", "model_config", "settings", "data", "step", *PARTS)
+WHERE = ("step", "best_val_loss", "best_step")
+KEYS = ("version", "model_config", "settings", "data", "rng", "log", *WHERE, *PARTS)
 
 
 def atomic(path, write) -> None:
@@ -67,17 +69,24 @@ def load_checkpoint(path) -> dict[str, Any]:
     return checkpoint
 
 
+@contextmanager
+def fitting(what: str):
+    """Say in one line that a model of another program, or half of one, does not fit here."""
+    try:
+        yield
+    except (TypeError, RuntimeError) as e:
+        why = " ".join(str(e).split())[:120]
+        raise ValueError(f"{what} does not fit this program ({why}); retrain") from None
+
+
 def load_model(run: Path, which: str = "best") -> tuple[TinyGPT, Any, dict[str, Any]]:
     """Load a run's best.pt or last.pt: (model on the CPU, tokenizer, the whole checkpoint)."""
     if not run.is_dir():
         raise ValueError(f"no run {run}; train it: python train.py --run {run.name}")
     checkpoint, file = load_checkpoint(run / f"{which}.pt"), run / "tokenizer.json"
-    try:
+    with fitting(f"{run}/{which}.pt"):
         model = TinyGPT(GPTConfig(**checkpoint["model_config"]))
         model.load_state_dict(checkpoint["model"])  # strict
-    except (TypeError, RuntimeError) as e:
-        why = str(e).split("\n")[0]
-        raise ValueError(f"{run}/{which}.pt does not fit this program ({why}); retrain") from None
     if not file.exists():
         raise ValueError(f"{run} has no tokenizer.json; copy that of its data there")
     if sha256(file.read_bytes()) != checkpoint["data"]["tokenizer_sha256"]:
@@ -159,16 +168,23 @@ class TrainState:
 
         Raises ValueError if it is of another model or text.
         """
-        old = asdict(GPTConfig(**checkpoint["model_config"]))  # what it does not name is as before
+        with fitting("the checkpoint"):
+            old = asdict(GPTConfig(**checkpoint["model_config"]))  # not named: as before
         new = asdict(self.model.config)
         differ = [f"{k} {old[k]} there, {v} here" for k, v in new.items() if old[k] != v]
         if differ:
             raise ValueError(f"the checkpoint is of another model: {', '.join(differ)}")
         same_data(checkpoint["data"], self.data)
-        asked = [{k: g[k] for k in ("betas", "weight_decay")} for g in self.optimizer.param_groups]
-        now = self.model.state_dict()
-        weights = {name: sliced(value, now[name]) for name, value in checkpoint["model"].items()}
-        self.model.load_state_dict(weights)
+        then = checkpoint["settings"].get("optimizer", "adamw")  # there was no other in 0.1.0
+        if then != self.settings["optimizer"]:
+            cure = f"resume with --optimizer {then}"
+            raise ValueError(f"the checkpoint holds the state of optimizer={then}; {cure}")
+        own = ("betas", "momentum", "weight_decay")
+        asked = [{k: g[k] for k in own if k in g} for g in self.optimizer.param_groups]
+        now, kept = self.model.state_dict(), checkpoint["model"]
+        with fitting("the checkpoint"):
+            weights = {name: sliced(value, now.get(name, value)) for name, value in kept.items()}
+            self.model.load_state_dict(weights)
         self.optimizer.load_state_dict(self.slices(checkpoint["optimizer"]))
         for group, values in zip(self.optimizer.param_groups, asked, strict=True):
             group.update(values)  # a resumed run may change these: its settings win
@@ -178,7 +194,7 @@ class TrainState:
         drawn = drawn if isinstance(drawn, list) else [drawn]  # one alone, in older files
         if self.ranks.rank < len(drawn):  # a rank more than then goes on from its own seed
             set_rng_state(drawn[self.ranks.rank])
-        for name in ("step", "best_val_loss", "best_step"):
+        for name in WHERE:
             setattr(self, name, checkpoint[name])
         return checkpoint["log"]
 

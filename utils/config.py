@@ -250,6 +250,8 @@ def settings_of(args, base: Path | None = None) -> Settings:
     flags = {name: value for name, value in vars(args).items() if name in FIELDS}
     config = Path(args.config or base or DEFAULT)
     values = read_yaml(config)
+    if config == base:  # a run's own: where it names no sampling, 0.1.0 began it
+        values = {"sampling": "random", **values}
     default = config.resolve() == DEFAULT.resolve()
     if default and not Path(values["data"]).exists():  # called from another directory
         values["data"] = str(DEFAULT.parent.parent / values["data"])
