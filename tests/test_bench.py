@@ -292,6 +292,17 @@ def test_bench_by_itself(toys, capfd, monkeypatch, tmp_path):
     assert all(row[end - 1] != " " and row[end : end + 1].strip() == "" for end in ends)
 
 
+def test_bench_of_what_is_compiled(toys, capfd, monkeypatch):
+    """Without the compiler: who takes part."""
+    calls = []
+    monkeypatch.setattr(torch, "compile", lambda f, **options: calls.append(options) or f)
+    _, found = told(capfd, "--only", "train", "write", "--compile", "--runs", "1")
+    who = {(r["bench"], r["who"]) for r in found["results"]}
+    assert {("train", "compiled"), ("write", "compiled")} <= who
+    assert {} in calls  # a training step
+    assert any(options.get("fullgraph") for options in calls)  # CompiledStep
+
+
 def test_bench_of_the_tokenizer(toys, capfd, text_file):
     """Ours and the peers, MB of text a second, on a text and a vocabulary of the caller's."""
     pytest.importorskip("tokenizers")

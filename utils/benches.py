@@ -13,6 +13,7 @@ import tok
 from data.prepare import read_text
 from model import few_rows
 from model.attention import AUTO
+from model.static import CompiledStep
 from utils.limits import free_memory
 from utils.peers import NanoGPT, Transformers, learn_with_tokenizers, transformers_installed
 from utils.timing import summary, take_turns
@@ -109,6 +110,10 @@ def bench_write(a, device, limits, say) -> Iterator[Race]:
         n = lengths[bool(a.nanogpt or a.peers)]
         model = few_rows(gpt(shape).to(device.device)).eval()
         contenders: dict = {"llm-tiny": writer(model, 1, n)}
+        if a.compile:
+            quick = few_rows(gpt(shape).to(device.device)).eval()
+            vars(quick)["features"] = CompiledStep(quick)
+            contenders["compiled"] = writer(quick, 1, n)
         if a.nanogpt:
             contenders["nanoGPT"] = partial(NanoGPT(a.nanogpt, shape, device).write, n)
         if a.peers and transformers_installed():
