@@ -40,8 +40,10 @@ def check_sampling(
         raise ValueError(f"top_p={top_p} must be in (0, 1]; leave it out to keep every token")
     if min_p is not None and not 0 <= min_p <= 1:
         raise ValueError(f"min_p={min_p} must be in [0, 1]; leave it out to keep every token")
-    if not 0 < repetition_penalty < math.inf:
-        raise ValueError(f"repetition_penalty={repetition_penalty} must be positive; 1 is none")
+    if not 1e-9 <= repetition_penalty <= 1e9:  # further off, logits leave float32
+        raise ValueError(
+            f"repetition_penalty={repetition_penalty} must be positive, 1e-9 to 1e9; 1 is none"
+        )
 
 
 def probabilities(logits, *, temperature=1.0, top_k=None, top_p=None, min_p=None):
@@ -58,6 +60,7 @@ def probabilities(logits, *, temperature=1.0, top_k=None, top_p=None, min_p=None
     if top_k is not None and top_k < z.size(-1):
         z = z.masked_fill(~largest(z, top_k), -math.inf)
     # the largest logit is taken off first: a tiny temperature then cannot overflow
+    temperature = min(max(temperature, 1e-37), 1e37)  # beyond, 0 / 0 in float32, or inf / inf
     p = ((z - z.amax(-1, keepdim=True)) / temperature).softmax(-1)
     if top_p is not None and top_p < 1:
         p = p * nucleus(p, top_p)

@@ -49,6 +49,14 @@ def test_temperature_zero_takes_the_likeliest():
     assert pick_next(tie, temperature=0).tolist() == [1, 0]
 
 
+def test_temperatures_beyond_float32():
+    """1e-50 was 0/0 there, inf made -inf/inf of what top-k bars: an id that no vocabulary has."""
+    for low in (1e-320, 1e-50, 1e-37):
+        close(rates(n=10, temperature=low), both([1.0, 0, 0, 0]))
+    for high in (1e37, 1e50, math.inf):
+        close(rates(temperature=high, top_k=2), both([0.5, 0.5, 0, 0]))
+
+
 def test_top_k():
     close(rates(top_k=1), both([1.0, 0, 0, 0]))
     close(rates(top_k=2), both([2 / 3, 1 / 3, 0, 0]))
@@ -196,7 +204,8 @@ BAD = [
     ({"top_p": 1.5}, "top_p=1.5"),
     ({"min_p": -0.1}, r"min_p=-0.1 must be in \[0, 1\]"),
     ({"min_p": 2}, "min_p=2"),
-    ({"repetition_penalty": 0}, "repetition_penalty=0 must be positive; 1 is none"),
+    ({"repetition_penalty": 0}, "repetition_penalty=0 must be positive, 1e-9 to 1e9"),
+    ({"repetition_penalty": 1e-40}, "repetition_penalty=1e-40"),
     ({"repetition_penalty": math.inf}, "repetition_penalty=inf"),
 ]
 
