@@ -226,6 +226,10 @@ def test_bad_values_are_refused(kwargs, message):
         (torch.zeros(2, 1, dtype=torch.long), -1, "steps=-1"),
         ([[1], []], 3, r"shape \(0,\); give"),
         ([], 3, "there is no prompt"),
+        ([1, 2], 3, r"shape \(\); give"),
+        (torch.tensor([[1.0, 2.7]]), 3, "dtype torch.float32; give ids"),
+        ([[1, 2], [V, 0]], 3, "id 23; the model knows 0 to 22"),
+        (torch.tensor([[-1] + [1] * 20]), 3, "id -1; the model knows"),  # even if it is cropped
     ],
 )
 def test_bad_prompts_are_refused_at_once(idx, steps, message):
@@ -329,18 +333,28 @@ def test_no_stop_and_no_steps():
 
 @pytest.mark.parametrize("training", [True, False])
 def test_the_mode_is_given_back(training):
-    """Also when the reader leaves early, or the model fails."""
+    """After each step, so also when the reader leaves early; and when the model fails."""
     m = model(dropout=0.5).train(training)
-    text(m, prompt(), 3)
-    assert m.training == training
-    some = generate(m, prompt(), 3)
-    next(some)
-    some.close()
-    assert m.training == training
-    broken = generate(m, prompt() + V, 3)
-    with pytest.raises(IndexError):
-        next(broken)
-    assert m.training == training
+    for _ in generate(m, prompt(), 3):
+        assert m.training == m.blocks[0].training == training
+
+    def fail(head, x):
+        raise RuntimeError
+
+    m.head.register_forward_pre_hook(fail)
+    with pytest.raises(RuntimeError):
+        next(generate(m, prompt(), 3))
+    assert m.training == m.blocks[0].training == training
+
+
+def test_two_texts_at_once_from_one_model():
+    """The second to start found eval mode, took it for the caller's, and left the model in it."""
+    m = model(dropout=0.5).train()
+    a, b = (generate(m, prompt(T=T), 20, seed=T) for T in (2, 5))
+    both = [torch.stack(ids, 1) for ids in zip(*zip(a, b, strict=True), strict=True)]
+    assert m.training
+    for got, T in zip(both, (2, 5), strict=True):
+        assert torch.equal(got, text(m, prompt(T=T), 20, seed=T))
 
 
 def test_dropout_and_gradients_are_off():
