@@ -185,6 +185,9 @@ def test_a_cache_refuses_what_it_has_no_room_for():
     cache.lengths = [6, 4]
     with pytest.raises(ValueError, match="2 tokens a row, of lengths 4 to 6; give one at a time"):
         m.features(prompts(B=2, T=2), cache)
+    for B in (1, 3):  # torch wrote 3 rows into 2 with no more than a warning
+        with pytest.raises(ValueError, match=f"{B} rows for a cache of 2; make one of {B}"):
+            m.features(prompts(B=B, T=1), KVCache(m.config, 2))
     with pytest.raises(ValueError, match="9 tokens exceed block_size=8"):
         m.features(prompts(T=9))
 
@@ -203,6 +206,20 @@ def test_half_precision_models_have_half_a_cache():
     m = model().bfloat16()
     got = [written(m, prompts(), 20, seed=1, cache=on)[0] for on in (True, False)]
     assert got[0].shape == got[1].shape == (3, 20)
+
+
+@pytest.mark.parametrize("pos", POS)
+@pytest.mark.parametrize("window", [0, 3])
+def test_under_autocast_too(pos, window):
+    """Rows of other lengths: keys come in bfloat16, the cache has the weights' float32."""
+    torch.manual_seed(1)
+    m, rows = TinyGPT(GPTConfig(V, S, 2, 2, 32, pos=pos, window=window)).eval(), [[1, 2, 3], [4]]
+    want = written(m, rows, S + 5, temperature=0)[1]
+    with torch.autocast("cpu", torch.bfloat16):
+        got = [written(m, rows, S + 5, temperature=0, cache=on)[1] for on in (True, False)]
+        list(generate(m, rows[:1], S + 5))
+    for logits in got:
+        assert (logits[:, :2] - want[:, :2]).abs().max() < 0.03 * want.abs().max()
 
 
 @pytest.mark.parametrize(("n_out", "bias"), [(7, True), (8, False), (1, True)])
