@@ -15,7 +15,7 @@ from utils.config import run_dir
 from utils.device import pick_device
 from utils.study import grid, rivals
 from utils.terminal import bold, converse, note, read_prompts, show
-from utils.write import check_stops, compile_step, start_ids, stream_text, write_batch
+from utils.write import check_stops, compile_step, start_ids, stream_batch, stream_text
 
 
 def parse(argv):
@@ -92,12 +92,11 @@ def main(argv=None):
         for prompt in prompts:
             for line in rivals(model, tokenizer, prompt, a.steps, **one):
                 print(line, flush=True)
-    elif len(prompts) == 1:
-        show(prompts[0], stream_text(model, tokenizer, prompts[0], a.steps, **one))
     else:
-        written = write_batch(model, tokenizer, prompts, a.steps, **one)
-        for i, (prompt, w) in enumerate(zip(prompts, written, strict=True), 1):
-            print(f"{bold(f'--- {i}')}\n{bold(prompt)}{w.text}")
+        texts = stream_batch(model, tokenizer, prompts, a.steps, **one)
+        for i, (prompt, pieces) in enumerate(zip(prompts, texts, strict=True), 1):
+            print(bold(f"--- {i}\n" if len(prompts) > 1 else ""), end="")
+            show(prompt, pieces)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,16 @@ from tok import BPETokenizer
 from utils import terminal
 from utils.checkpoint import load_model
 from utils.study import distinct, grid_row, rivals
-from utils.write import Written, compile_step, ids_of, stream_text, up_to, write_batch, write_text
+from utils.write import (
+    Written,
+    compile_step,
+    ids_of,
+    stream_batch,
+    stream_text,
+    up_to,
+    write_batch,
+    write_text,
+)
 
 
 def said(capfd, *args):
@@ -87,6 +96,25 @@ def test_text_comes_while_it_is_made(toy_run):
     pieces = stream_text(model, tokenizer, "a", 50, seed=1, watch=lambda *_: steps.append(1))
     next(pieces)
     assert len(steps) < 5
+
+
+def test_the_first_of_several_comes_while_all_are_made(toy_run):
+    """The others are then read from what was made with it; no step is made twice, or for nobody."""
+    model, tokenizer, _ = load_model(toy_run)
+    prompts, steps = ["the", "a dog and the old", "the"], []
+    how = {"seed": 7, "watch": lambda *_: steps.append(1)}
+    first, *others = stream_batch(model, tokenizer, prompts, 50, **how)
+    pieces = [next(first)]
+    assert len(steps) < 5
+    made = ["".join(pieces + list(first)), *map("".join, others)]
+    assert len(steps) == 50
+    alone = [write_text(model, tokenizer, p, 50, seed=7 + i) for i, p in enumerate(prompts)]
+    assert made == alone
+    early = max(made[0].index(" "), made[1].index(" "), made[2].index(" "))
+    steps.clear()
+    texts = stream_batch(model, tokenizer, prompts, 50, stops=[" "], **how)
+    assert ["".join(t) for t in reversed(texts)] == [t[: t.index(" ")] for t in reversed(made)]
+    assert len(steps) <= early + 1 < 50
 
 
 def test_only_ids_that_the_tokenizer_knows(toy_run):
