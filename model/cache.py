@@ -52,9 +52,10 @@ class KVCache:
         self.first = self.last = 0  # the slots that the new tokens look at
 
     def open(self, B: int, T: int) -> slice | torch.Tensor:
-        """Prepare for T tokens in each of B rows; their places, a slice, or (B,1) if lengths differ.
+        """Prepare for T tokens in each of B rows; gives their places.
 
-        Raises ValueError for more than there is room for, T > 1 where lengths differ, or another B.
+        They are a slice, or (B,1) where lengths differ. Raises ValueError for more than there is
+        room for, T > 1 where lengths differ, or another B.
         """
         if len(self.lengths) != B:
             raise ValueError(f"{B} rows for a cache of {len(self.lengths)}; make one of {B}")

@@ -173,6 +173,15 @@ def test_prompts_from_a_file_and_from_stdin(toy_run, capfd, monkeypatch, error_o
     assert "p.txt is not UTF-8 at byte 2" in error_of(sample.main, "--prompt-file", "p.txt")
     assert "exclude" in error_of(sample.main, "--prompt", "a", "--prompt-file", "p.txt")
     assert "none.txt" in error_of(sample.main, "--prompt-file", "none.txt")
+    Path("p.txt").write_text("\ufeffthe dog\r\n", encoding="utf-8")  # as Windows may save it
+    assert said(capfd, "--prompt-file", "p.txt", *flags) == want
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"ab\xff"), "utf-8"))
+    assert "stdin is not UTF-8 at byte 2" in error_of(sample.main, "--prompt", "-")
+    monkeypatch.setattr(sys, "stdin", None)  # as with `<&-`
+    assert said(capfd, "--prompt", "the dog", *flags) == want
+    assert said(capfd, *flags)
+    for args in (["--prompt", "-"], ["--prompt-file", "-"]):
+        assert "stdin is closed" in error_of(sample.main, *args)
 
 
 def test_colours_only_on_a_terminal(monkeypatch):
@@ -194,6 +203,42 @@ def test_interactive_continues_each_line_and_tells_the_pace(toy_run, capfd, monk
     assert "\na dog" in out
     assert len(re.findall(r"note: 6 tokens in [\d.]+ s, [\d,]+ tok/s", err)) == 2
     assert err.count("error: ") == 1  # half a surrogate pair: one line, and on
+
+
+def test_a_conversation_survives_what_is_typed(monkeypatch, capfd):
+    """Bytes that are no UTF-8 cost a line; Ctrl-C ends one text, and its pace is told."""
+
+    def write(prompt, pace):
+        if "\udcff" in prompt:
+            raise ValueError("no UTF-8")
+        return pieces(prompt, pace)
+
+    def pieces(prompt, pace):
+        pace([1, 2], None)
+        yield "..."
+        if prompt == "stop":
+            raise KeyboardInterrupt
+        yield "!"
+
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"stop\n\xff\ngo\n"), "utf-8"))
+    terminal.converse(write)
+    out, err = capfd.readouterr()
+    assert out == "stop...\ngo...!\n"
+    assert re.sub(r" in .*", "", err) == (
+        "> note: 2 tokens\n> error: no UTF-8\n> note: 2 tokens\n> \n"
+    )
+
+
+def test_interactive_needs_stdin(toy_run, error_of, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", None)
+    monkeypatch.setattr(sample, "note", lambda text: None)  # on stderr, too
+    assert "stdin is closed" in error_of(sample.main, "--interactive")
+
+
+def test_the_grid_tells_prompts_apart(toy_run, capfd):
+    out = said(capfd, "--grid", "--prompt", "the cat", "a dog", "--steps", "4", "--temp", "0", "1")
+    texts = re.findall(r"-\d[\d.]+   (.*)", out)
+    assert [t[:5] for t in texts] == ["the c", "a dog"] * 2
 
 
 def test_the_grid_has_every_pair(toy_run, capfd):
@@ -231,11 +276,36 @@ def test_show_probs_by_hand(toy_run, capfd):
     for i, q in zip(top.indices.tolist(), top.values.tolist(), strict=True):
         assert f"{tokenizer.decode([i])!r} {q:.2f}" in lines[1]
     made = next(iter(ids_of(model, tokenizer, ["the cat"], 1, 1, seed=2, temperature=2.0)[0]))
-    assert f"{tokenizer.decode(made.tolist())!r:>14}{p[made].item():>7.2f}" in lines[1]
+    assert f"{tokenizer.decode_bytes(made.tolist())!r:>14}{p[made].item():>7.2f}" in lines[1]
     out = said(capfd, "--prompt", "the", "--show-probs", "--steps", "4", "--seed", "1")
     assert len(out.splitlines()) == 5
     stop = list(rivals(model, tokenizer, "the", 30, seed=2, stops=["e", "a", "t", " ", "o"]))
     assert 1 < len(stop) < 31
+
+
+def test_show_probs_of_several_is_each_alone(toy_run, capfd):
+    """With --num 3 all three tables were of the same seed, and so the same."""
+    flags = ["--show-probs", "--steps", "6"]
+    out = said(capfd, *flags, "--prompt", "the", "--num", "3", "--seed", "4")
+    tables = re.split(r"--- \d\n", out)[1:]
+    assert tables == [said(capfd, *flags, "--prompt", "the", "--seed", s) for s in "456"]
+    assert len(set(tables)) == 3
+
+
+def test_show_probs_of_bytes(toy_run, monkeypatch):
+    """Tokens that are parts of an emoji are shown as bytes, and may make up a stop string."""
+    model, tokenizer, _ = load_model(toy_run)
+    said = [torch.tensor([i]) for i in "🙂!".encode()]
+
+    def write(*args, watch, **kwargs):
+        for ids in said:
+            watch(ids, torch.zeros(1, tokenizer.vocab_size))
+            yield ids
+
+    monkeypatch.setattr("utils.study.ids_of", lambda *args, watch, **k: (write(watch=watch), None))
+    lines = list(rivals(model, tokenizer, "a", 5, stops=["🙂"]))
+    shown = [line.split()[0] for line in lines[1:]]
+    assert shown == [r"b'\xf0'", r"b'\x9f'", r"b'\x99'", r"b'\x82'"]
 
 
 def test_bad_flags_are_one_line(toy_run, error_of):
@@ -252,6 +322,10 @@ def test_bad_flags_are_one_line(toy_run, error_of):
         (["--grid", "--temp", "1", "-1"], "temperature=-1.0 must be 0"),
         (["--grid", "--interactive"], "not allowed with"),
         (["--top_p", "nan"], "top_p=nan"),
+        (["--interactive", "--num", "2"], "leave out prompts and --num"),
+        (["--interactive", "--prompt", "a"], "leave out prompts and --num"),
+        (["--interactive", "--prompt-file", "a"], "leave out prompts and --num"),
+        (["--compile", "--no-cache"], "leave out --no-cache"),
     ]:
         assert words in error_of(sample.main, *args), args
     with pytest.raises(ValueError, match="stop string is empty"):
