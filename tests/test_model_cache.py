@@ -146,8 +146,11 @@ def test_the_work_per_token_is_bounded():
     """Past block_size=8 a step reads one token, each third 5 more; with a window none."""
     for window, most in ((0, 5), (3, 1)):
         m, read = model(pos="rope", window=window), []
+        heads: set = set()  # shapes of what goes through the head: the last place alone
         m.tok_emb.register_forward_hook(lambda emb, x, y, read=read: read.append(x[0].size(1)))
+        m.head.register_forward_hook(lambda head, x, y, seen=heads: seen.add(x[0].shape))
         list(generate(m, prompts(B=2, T=8), 200))
+        assert heads == {(2, 32)}
         assert read[0] == 7  # the prompt in one pass, its last token with the first step
         assert set(read[1:]) == {1, most}
         assert sum(read[1:]) == 200 + (67 * 5 if most > 1 else 0)  # ceil(199 / 3) times

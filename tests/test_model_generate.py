@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from model import GPTConfig, TinyGPT, generate, pick_next
-from model.generate import draw, probabilities
+from model.generate import draw, nucleus, probabilities
 
 P = torch.tensor([[0.5, 0.25, 0.15, 0.1], [0.1, 0.15, 0.25, 0.5]])  # the second row runs backwards
 V = 23
@@ -77,6 +77,15 @@ def test_top_p_keeps_the_smallest_set_that_reaches_p():
     close(rates(top_p=0.95), both([0.5, 0.25, 0.15, 0.1]))
     assert torch.equal(rates(top_p=1.0), rates())
     close(rates(top_p=1e-9), both([1.0, 0, 0, 0]))  # one always stays
+
+
+def test_top_p_at_the_edge():
+    """A set whose mass is p exactly is large enough; of equals the first stay."""
+    p = torch.tensor([[0.5, 0.25, 0.125, 0.125], [0.125, 0.125, 0.25, 0.5]])
+    for top_p, want in [(0.5, "1000 0001"), (0.51, "1100 0011"), (0.75, "1100 0011")]:
+        kept = [[c == "1" for c in row] for row in want.split()]
+        assert nucleus(p, top_p).tolist() == kept
+    assert nucleus(p, 0.875).tolist() == [[True, True, True, False], [True, False, True, True]]
 
 
 def test_top_p_counts_what_temperature_and_top_k_have_left():

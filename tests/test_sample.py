@@ -361,6 +361,22 @@ def test_compiled_is_kept_only_if_faster(toy_run, monkeypatch, delay, kept):
     assert said[1:] == ([] if kept else ["compile off: eager is the faster here"])
 
 
+def test_with_a_broken_compiler_the_model_stays_eager(toy_run, monkeypatch, capfd):
+    """A g++ without Python's headers was a traceback of torch's."""
+
+    def fail(*args):
+        raise RuntimeError("Python.h:\nno such file")
+
+    monkeypatch.setattr("utils.write.cannot_compile", lambda device: "")
+    monkeypatch.setattr(torch, "compile", lambda step, **options: fail)
+    want = said(capfd, "--steps", "5", "--seed", "1")
+    capfd.readouterr()
+    sample.main(["--compile", "--steps", "5", "--seed", "1", "--device", "cpu"])
+    out, err = capfd.readouterr()
+    assert out == want
+    assert "note: compile off: RuntimeError: Python.h: no such file; the model runs eager" in err
+
+
 def test_without_a_compiler_the_model_stays_eager(toy_run, monkeypatch, capfd):
     monkeypatch.setattr("utils.write.cannot_compile", lambda device: "no C++ compiler found")
     sample.main(["--compile", "--steps", "2", "--device", "cpu"])
