@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 import sample
 import train
+from model import generate
 from tok import BPETokenizer
 from utils import terminal
 from utils.checkpoint import load_model
@@ -150,6 +151,40 @@ def test_num_continues_each_prompt_and_echoes_it_once(toy_run, capfd):
     one = said(capfd, "--prompt", "a dog", "--steps", "8", "--seed", "6")
     assert parts[3].strip() == one.strip()
     assert "\033" not in out  # no terminal, no colours
+
+
+def test_every_flag_reaches_the_model(toy_run, monkeypatch):
+    """That the text is the same with --no-cache says nothing if the flag is lost on the way."""
+    seen: dict = {}
+
+    def write(model, rows, steps, **kwargs):
+        seen.update(kwargs, steps=steps)
+        return generate(model, rows, steps, **kwargs)
+
+    def load(path, ckpt):
+        seen["ckpt"] = ckpt
+        return load_model(path, ckpt)
+
+    monkeypatch.setattr("utils.write.generate", write)
+    monkeypatch.setattr(sample, "load_model", load)
+    flags = ["--temp", "0.7", "--top_k", "9", "--top_p", "0.9", "--min_p", "0.01", "--seed", "5"]
+    flags += ["--repetition_penalty", "1.2", "--steps", "3", "--no-cache", "--ckpt", "last"]
+    sample.main([*flags, "--prompt", "a", "--device", "cpu"])
+    want = {"temperature": 0.7, "top_k": 9, "top_p": 0.9, "min_p": 0.01, "seed": 5, "steps": 3}
+    want |= {"repetition_penalty": 1.2, "cache": False, "ckpt": "last"}
+    assert want.items() <= seen.items()
+    sample.main(["--top_k", "0", "--prompt", "a", "--steps", "1", "--device", "cpu"])
+    assert (seen["top_k"], seen["cache"], seen["ckpt"]) == (None, True, "best")
+
+
+def test_each_piece_is_flushed(monkeypatch):
+    """Through a pipe, too, text comes as it is made: the prompt first."""
+    out, flushed = io.StringIO(), []
+    monkeypatch.setattr(out, "flush", lambda: flushed.append(out.getvalue()))
+    monkeypatch.setattr(sys, "stdout", out)
+    terminal.show("a", ["b", "c"])
+    assert flushed == ["a", "ab", "abc"]
+    assert out.getvalue() == "abc\n"
 
 
 def test_no_cache_is_the_same_text(toy_run, capfd):
