@@ -14,8 +14,8 @@ from utils.checkpoint import latest_run, load_model
 from utils.config import run_dir
 from utils.device import pick_device
 from utils.study import grid, rivals
-from utils.terminal import bold, converse, note, read_prompts, show
-from utils.write import check_stops, compile_step, start_ids, stream_text, write_batch
+from utils.terminal import converse, heading, note, read_prompts, show
+from utils.write import check_stops, compile_step, start_ids, stream_batch, stream_text
 
 
 def parse(argv):
@@ -59,6 +59,10 @@ def check(a) -> None:
         if len(getattr(a, name)) > 1 and not a.grid:
             raise ValueError(f"{name}={getattr(a, name)}: several values need --grid")
     check_stops(a.stop)
+    if a.interactive and (a.prompt or a.prompt_file or a.num > 1):
+        raise ValueError("--interactive continues what you type; leave out prompts and --num")
+    if a.compile and a.no_cache:
+        raise ValueError("--compile compiles a step with the cache; leave out --no-cache")
 
 
 def main(argv=None):
@@ -82,22 +86,23 @@ def main(argv=None):
     if max(a.top_k) > V:
         note(f"top_k={max(a.top_k)} is more than the vocabulary: all {V} tokens stay")
     if a.compile:
-        compile_step(model, len(prompts), note)
+        compile_step(model, 1 if a.show_probs else len(prompts), note)
     if a.interactive:
         converse(lambda p, pace: stream_text(model, tokenizer, p, a.steps, watch=pace, **one))
     elif a.grid:
         for line in grid(model, tokenizer, prompts, a.steps, a.temp, a.top_k, **settings):
             print(line, flush=True)
     elif a.show_probs:
-        for prompt in prompts:
-            for line in rivals(model, tokenizer, prompt, a.steps, **one):
+        for i, prompt in enumerate(prompts):
+            heading(i + 1, len(prompts))
+            own = {**one, "seed": None if a.seed is None else a.seed + i}
+            for line in rivals(model, tokenizer, prompt, a.steps, **own):
                 print(line, flush=True)
-    elif len(prompts) == 1:
-        show(prompts[0], stream_text(model, tokenizer, prompts[0], a.steps, **one))
     else:
-        written = write_batch(model, tokenizer, prompts, a.steps, **one)
-        for i, (prompt, w) in enumerate(zip(prompts, written, strict=True), 1):
-            print(f"{bold(f'--- {i}')}\n{bold(prompt)}{w.text}")
+        texts = stream_batch(model, tokenizer, prompts, a.steps, **one)
+        for i, (prompt, pieces) in enumerate(zip(prompts, texts, strict=True), 1):
+            heading(i, len(prompts))
+            show(prompt, pieces)
 
 
 if __name__ == "__main__":

@@ -26,7 +26,8 @@ class Past:
         if cache.seen is None:
             torch.stack((k, v), out=self.kv.narrow(3, cache.lengths[0], k.size(2)))
         else:  # rows of different lengths: each has a slot of its own
-            self.kv[:, cache.rows, :, cache.slots] = torch.stack((k, v))[:, :, :, 0].transpose(0, 1)
+            new = torch.stack((k, v))[:, :, :, 0].transpose(0, 1)
+            self.kv[:, cache.rows, :, cache.slots] = new.to(self.kv.dtype)  # autocast has another
         k, v = self.kv.narrow(3, cache.first, cache.last - cache.first)
         return k, v, cache.seen
 
@@ -50,11 +51,14 @@ class KVCache:
         self.seen: torch.Tensor | None = None  # (B,1,1,S'), the same for all layers
         self.first = self.last = 0  # the slots that the new tokens look at
 
-    def open(self, T: int) -> slice | torch.Tensor:
-        """Prepare for T tokens a row; gives their places, a slice, or (B,1) if lengths differ.
+    def open(self, B: int, T: int) -> slice | torch.Tensor:
+        """Prepare for T tokens in each of B rows; gives their places.
 
-        Raises ValueError for more than there is room for, or T > 1 where lengths differ.
+        They are a slice, or (B,1) where lengths differ. Raises ValueError for more than there is
+        room for, T > 1 where lengths differ, or another B.
         """
+        if len(self.lengths) != B:
+            raise ValueError(f"{B} rows for a cache of {len(self.lengths)}; make one of {B}")
         n, longest = min(self.lengths), max(self.lengths)
         if longest + T > self.size:
             raise ValueError(f"{longest} + {T} tokens exceed {self.size} slots; make room first")

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -40,8 +41,10 @@ def check_sampling(
         raise ValueError(f"top_p={top_p} must be in (0, 1]; leave it out to keep every token")
     if min_p is not None and not 0 <= min_p <= 1:
         raise ValueError(f"min_p={min_p} must be in [0, 1]; leave it out to keep every token")
-    if not 0 < repetition_penalty < math.inf:
-        raise ValueError(f"repetition_penalty={repetition_penalty} must be positive; 1 is none")
+    if not 1e-9 <= repetition_penalty <= 1e9:  # further off, logits leave float32
+        raise ValueError(
+            f"repetition_penalty={repetition_penalty} must be positive, 1e-9 to 1e9; 1 is none"
+        )
 
 
 def probabilities(logits, *, temperature=1.0, top_k=None, top_p=None, min_p=None):
@@ -58,6 +61,7 @@ def probabilities(logits, *, temperature=1.0, top_k=None, top_p=None, min_p=None
     if top_k is not None and top_k < z.size(-1):
         z = z.masked_fill(~largest(z, top_k), -math.inf)
     # the largest logit is taken off first: a tiny temperature then cannot overflow
+    temperature = min(max(temperature, 1e-37), 1e37)  # beyond, 0 / 0 in float32, or inf / inf
     p = ((z - z.amax(-1, keepdim=True)) / temperature).softmax(-1)
     if top_p is not None and top_p < 1:
         p = p * nucleus(p, top_p)
@@ -92,18 +96,22 @@ def pick_next(logits, *, repetition_penalty=1.0, seen=None, generator=None, u=No
     return draw(p, u)
 
 
-def prompts_of(idx, device) -> list[torch.Tensor]:
-    """A tensor (B,T), or a list of B prompts of any lengths -> B tensors of ids."""
+def prompts_of(idx, V, device) -> list[torch.Tensor]:
+    """A tensor (B,T), or a list of B prompts of any lengths -> B tensors of ids in [0, V)."""
     if isinstance(idx, torch.Tensor) and idx.ndim != 2:
         raise ValueError(f"the prompt has shape {tuple(idx.shape)}; give (B,T) with T >= 1")
-    rows = [torch.as_tensor(row, dtype=torch.long, device=device) for row in idx]
+    rows = [torch.as_tensor(row, device=device) for row in idx]
     for row in rows:
         if row.ndim != 1 or len(row) == 0:
             shape = tuple(idx.shape) if isinstance(idx, torch.Tensor) else tuple(row.shape)
             raise ValueError(f"the prompt has shape {shape}; give (B,T) with T >= 1")
+        if row.is_floating_point():
+            raise ValueError(f"the prompt has dtype {row.dtype}; give ids, which are integers")
+        if bad := [i for i in (int(row.min()), int(row.max())) if not 0 <= i < V]:
+            raise ValueError(f"the prompt has id {bad[0]}; the model knows 0 to {V - 1}")
     if not rows:
         raise ValueError("there is no prompt; give at least one")
-    return rows
+    return [row.long() for row in rows]
 
 
 def seeds_of(seed, B) -> list[int]:
@@ -140,6 +148,18 @@ def seen_in(prompts, V):
     return seen
 
 
+@contextmanager
+def writing(model):
+    """Eval mode and no gradients; afterwards the mode is as it was."""
+    training = model.training
+    model.train(False) if training else None  # it visits every module: not at each step for nothing
+    try:
+        with torch.inference_mode():
+            yield
+    finally:
+        model.train() if training else None
+
+
 def generate(
     model,
     idx,
@@ -164,13 +184,14 @@ def generate(
     id. Only ids below `vocab_size` are drawn (default: the model's). `watch(ids, logits)`, if
     given, sees each step's ids (B,) and logits (B,V). What the model sees of a text longer than
     block_size is told in `model.context`; `cache=False` reads all that again at each step, for the
-    same ids, more slowly. Raises ValueError for an empty prompt or a bad setting.
+    same ids, more slowly. Between two steps the model is in the mode that the caller left it in.
+    Raises ValueError for an empty prompt, ids that the model does not know, or a bad setting.
     """
     sampling = {"temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p}
     sampling["repetition_penalty"] = repetition_penalty
     check_sampling(**sampling)
     V, device = model.config.vocab_size, next(model.parameters()).device
-    prompts = prompts_of(idx, device)
+    prompts = prompts_of(idx, V, device)
     if steps < 0:
         raise ValueError(f"steps={steps} must be 0 or more")
     if vocab_size is not None and not 1 <= vocab_size <= V:
@@ -186,27 +207,23 @@ def write_on(model, prompts, steps, road, V, stops, numbers, sampling, watch):
     lengths, penalty = [len(row) for row in prompts], sampling["repetition_penalty"]
     longest = max(model.config.block_size, reach(model.config) + 1)
     seen = None if penalty == 1 else seen_in(prompts, V)
-    read, training = None, model.training
-    try:
-        for _ in range(steps):
-            model.train(False) if model.training else None
-            with torch.inference_mode():
-                if read is None:
-                    text = padded(prompts)
-                    read, ends = road(model, text, lengths), text.new_tensor(stops)
-                    done = torch.zeros_like(text[:, 0], dtype=torch.bool)
-                logits = model.head(read(text))[:, :V]
-                drawn = pick_next(logits, seen=seen, u=next(numbers), **sampling)
-                if stops:
-                    drawn = torch.where(done, text[:, -1], drawn)
-                    done |= torch.isin(drawn, ends)
-                if seen is not None:
-                    seen.scatter_(1, drawn[:, None], True)
-                if watch is not None:
-                    watch(drawn, logits)
-                text = torch.cat((text, drawn[:, None]), 1)[:, -longest:]
-            yield drawn.clone()  # outside of inference mode: it may be trained on
-            if stops and done.all():
-                return
-    finally:
-        model.train(training)
+    read = None
+    for _ in range(steps):
+        with writing(model):  # between the steps the model is the caller's
+            if read is None:
+                text = padded(prompts)
+                read, ends = road(model, text, lengths), text.new_tensor(stops)
+                done = torch.zeros_like(text[:, 0], dtype=torch.bool)
+            logits = model.head(read(text))[:, :V]
+            drawn = pick_next(logits, seen=seen, u=next(numbers), **sampling)
+            if stops:
+                drawn = torch.where(done, text[:, -1], drawn)
+                done |= torch.isin(drawn, ends)
+            if seen is not None:
+                seen.scatter_(1, drawn[:, None], True)
+            if watch is not None:
+                watch(drawn, logits)
+            text = torch.cat((text, drawn[:, None]), 1)[:, -longest:]
+        yield drawn.clone()  # outside of inference mode: it may be trained on
+        if stops and done.all():
+            return

@@ -125,14 +125,14 @@ class TinyGPT(nn.Module):
         """The stream after the last norm, idx (B,T) -> (B,T,C); `head` turns it into logits.
 
         With a KVCache, idx goes on from the tokens that it holds, and is held from then on. Raises
-        ValueError for more than block_size tokens, unless the config slides.
+        ValueError for more than block_size tokens, unless the config slides, or a cache of other B.
         """
         T = idx.size(1)
         if self.config.block_size < T and not self.config.slides:
             raise ValueError(f"{T} tokens exceed block_size={self.config.block_size}; crop them")
         if cache is None:
             return self.stream(idx, slice(T))
-        x = self.stream(idx, cache.open(T), cache.layers)
+        x = self.stream(idx, cache.open(*idx.shape), cache.layers)
         cache.advance(T)
         return x
 

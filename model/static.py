@@ -18,7 +18,8 @@ class Slots:
     def append(self, k, v):
         """Put k and v (B,K,1,D) into their slots; give keys, values (B,K,S,D) and the mask."""
         rows = torch.arange(len(k), device=k.device)
-        self.kv[:, rows, :, self.place[:, 0]] = torch.stack((k, v))[:, :, :, 0].transpose(0, 1)
+        new = torch.stack((k, v))[:, :, :, 0].transpose(0, 1)
+        self.kv[:, rows, :, self.place[:, 0]] = new.to(self.kv.dtype)
         return self.kv[0], self.kv[1], self.seen
 
 

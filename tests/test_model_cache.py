@@ -146,8 +146,11 @@ def test_the_work_per_token_is_bounded():
     """Past block_size=8 a step reads one token, each third 5 more; with a window none."""
     for window, most in ((0, 5), (3, 1)):
         m, read = model(pos="rope", window=window), []
+        heads: set = set()  # shapes of what goes through the head: the last place alone
         m.tok_emb.register_forward_hook(lambda emb, x, y, read=read: read.append(x[0].size(1)))
+        m.head.register_forward_hook(lambda head, x, y, seen=heads: seen.add(x[0].shape))
         list(generate(m, prompts(B=2, T=8), 200))
+        assert heads == {(2, 32)}
         assert read[0] == 7  # the prompt in one pass, its last token with the first step
         assert set(read[1:]) == {1, most}
         assert sum(read[1:]) == 200 + (67 * 5 if most > 1 else 0)  # ceil(199 / 3) times
@@ -185,6 +188,9 @@ def test_a_cache_refuses_what_it_has_no_room_for():
     cache.lengths = [6, 4]
     with pytest.raises(ValueError, match="2 tokens a row, of lengths 4 to 6; give one at a time"):
         m.features(prompts(B=2, T=2), cache)
+    for B in (1, 3):  # torch wrote 3 rows into 2 with no more than a warning
+        with pytest.raises(ValueError, match=f"{B} rows for a cache of 2; make one of {B}"):
+            m.features(prompts(B=B, T=1), KVCache(m.config, 2))
     with pytest.raises(ValueError, match="9 tokens exceed block_size=8"):
         m.features(prompts(T=9))
 
@@ -203,6 +209,20 @@ def test_half_precision_models_have_half_a_cache():
     m = model().bfloat16()
     got = [written(m, prompts(), 20, seed=1, cache=on)[0] for on in (True, False)]
     assert got[0].shape == got[1].shape == (3, 20)
+
+
+@pytest.mark.parametrize("pos", POS)
+@pytest.mark.parametrize("window", [0, 3])
+def test_under_autocast_too(pos, window):
+    """Rows of other lengths: keys come in bfloat16, the cache has the weights' float32."""
+    torch.manual_seed(1)
+    m, rows = TinyGPT(GPTConfig(V, S, 2, 2, 32, pos=pos, window=window)).eval(), [[1, 2, 3], [4]]
+    want = written(m, rows, S + 5, temperature=0)[1]
+    with torch.autocast("cpu", torch.bfloat16):
+        got = [written(m, rows, S + 5, temperature=0, cache=on)[1] for on in (True, False)]
+        list(generate(m, rows[:1], S + 5))
+    for logits in got:
+        assert (logits[:, :2] - want[:, :2]).abs().max() < 0.03 * want.abs().max()
 
 
 @pytest.mark.parametrize(("n_out", "bias"), [(7, True), (8, False), (1, True)])

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from model import GPTConfig, TinyGPT, generate, pick_next
-from model.generate import draw, probabilities
+from model.generate import draw, nucleus, probabilities
 
 P = torch.tensor([[0.5, 0.25, 0.15, 0.1], [0.1, 0.15, 0.25, 0.5]])  # the second row runs backwards
 V = 23
@@ -49,6 +49,14 @@ def test_temperature_zero_takes_the_likeliest():
     assert pick_next(tie, temperature=0).tolist() == [1, 0]
 
 
+def test_temperatures_beyond_float32():
+    """1e-50 was 0/0 there, inf made -inf/inf of what top-k bars: an id that no vocabulary has."""
+    for low in (1e-320, 1e-50, 1e-37):
+        close(rates(n=10, temperature=low), both([1.0, 0, 0, 0]))
+    for high in (1e37, 1e50, math.inf):
+        close(rates(temperature=high, top_k=2), both([0.5, 0.5, 0, 0]))
+
+
 def test_top_k():
     close(rates(top_k=1), both([1.0, 0, 0, 0]))
     close(rates(top_k=2), both([2 / 3, 1 / 3, 0, 0]))
@@ -69,6 +77,15 @@ def test_top_p_keeps_the_smallest_set_that_reaches_p():
     close(rates(top_p=0.95), both([0.5, 0.25, 0.15, 0.1]))
     assert torch.equal(rates(top_p=1.0), rates())
     close(rates(top_p=1e-9), both([1.0, 0, 0, 0]))  # one always stays
+
+
+def test_top_p_at_the_edge():
+    """A set whose mass is p exactly is large enough; of equals the first stay."""
+    p = torch.tensor([[0.5, 0.25, 0.125, 0.125], [0.125, 0.125, 0.25, 0.5]])
+    for top_p, want in [(0.5, "1000 0001"), (0.51, "1100 0011"), (0.75, "1100 0011")]:
+        kept = [[c == "1" for c in row] for row in want.split()]
+        assert nucleus(p, top_p).tolist() == kept
+    assert nucleus(p, 0.875).tolist() == [[True, True, True, False], [True, False, True, True]]
 
 
 def test_top_p_counts_what_temperature_and_top_k_have_left():
@@ -196,7 +213,8 @@ BAD = [
     ({"top_p": 1.5}, "top_p=1.5"),
     ({"min_p": -0.1}, r"min_p=-0.1 must be in \[0, 1\]"),
     ({"min_p": 2}, "min_p=2"),
-    ({"repetition_penalty": 0}, "repetition_penalty=0 must be positive; 1 is none"),
+    ({"repetition_penalty": 0}, "repetition_penalty=0 must be positive, 1e-9 to 1e9"),
+    ({"repetition_penalty": 1e-40}, "repetition_penalty=1e-40"),
     ({"repetition_penalty": math.inf}, "repetition_penalty=inf"),
 ]
 
@@ -217,6 +235,10 @@ def test_bad_values_are_refused(kwargs, message):
         (torch.zeros(2, 1, dtype=torch.long), -1, "steps=-1"),
         ([[1], []], 3, r"shape \(0,\); give"),
         ([], 3, "there is no prompt"),
+        ([1, 2], 3, r"shape \(\); give"),
+        (torch.tensor([[1.0, 2.7]]), 3, "dtype torch.float32; give ids"),
+        ([[1, 2], [V, 0]], 3, "id 23; the model knows 0 to 22"),
+        (torch.tensor([[-1] + [1] * 20]), 3, "id -1; the model knows"),  # even if it is cropped
     ],
 )
 def test_bad_prompts_are_refused_at_once(idx, steps, message):
@@ -320,18 +342,28 @@ def test_no_stop_and_no_steps():
 
 @pytest.mark.parametrize("training", [True, False])
 def test_the_mode_is_given_back(training):
-    """Also when the reader leaves early, or the model fails."""
+    """After each step, so also when the reader leaves early; and when the model fails."""
     m = model(dropout=0.5).train(training)
-    text(m, prompt(), 3)
-    assert m.training == training
-    some = generate(m, prompt(), 3)
-    next(some)
-    some.close()
-    assert m.training == training
-    broken = generate(m, prompt() + V, 3)
-    with pytest.raises(IndexError):
-        next(broken)
-    assert m.training == training
+    for _ in generate(m, prompt(), 3):
+        assert m.training == m.blocks[0].training == training
+
+    def fail(head, x):
+        raise RuntimeError
+
+    m.head.register_forward_pre_hook(fail)
+    with pytest.raises(RuntimeError):
+        next(generate(m, prompt(), 3))
+    assert m.training == m.blocks[0].training == training
+
+
+def test_two_texts_at_once_from_one_model():
+    """The second to start found eval mode, took it for the caller's, and left the model in it."""
+    m = model(dropout=0.5).train()
+    a, b = (generate(m, prompt(T=T), 20, seed=T) for T in (2, 5))
+    both = [torch.stack(ids, 1) for ids in zip(*zip(a, b, strict=True), strict=True)]
+    assert m.training
+    for got, T in zip(both, (2, 5), strict=True):
+        assert torch.equal(got, text(m, prompt(T=T), 20, seed=T))
 
 
 def test_dropout_and_gradients_are_off():

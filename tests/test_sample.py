@@ -16,11 +16,21 @@ from hypothesis import strategies as st
 
 import sample
 import train
+from model import generate
 from tok import BPETokenizer
 from utils import terminal
 from utils.checkpoint import load_model
 from utils.study import distinct, grid_row, rivals
-from utils.write import Written, compile_step, ids_of, stream_text, up_to, write_batch, write_text
+from utils.write import (
+    Written,
+    compile_step,
+    ids_of,
+    stream_batch,
+    stream_text,
+    up_to,
+    write_batch,
+    write_text,
+)
 
 
 def said(capfd, *args):
@@ -91,6 +101,25 @@ def test_text_comes_while_it_is_made(toy_run):
     assert len(steps) < 5
 
 
+def test_the_first_of_several_comes_while_all_are_made(toy_run):
+    """The others are then read from what was made with it; no step is made twice, or for nobody."""
+    model, tokenizer, _ = load_model(toy_run)
+    prompts, steps = ["the", "a dog and the old", "the"], []
+    how = {"seed": 7, "watch": lambda *_: steps.append(1)}
+    first, *others = stream_batch(model, tokenizer, prompts, 50, **how)
+    pieces = [next(first)]
+    assert len(steps) < 5
+    made = ["".join(pieces + list(first)), *map("".join, others)]
+    assert len(steps) == 50
+    alone = [write_text(model, tokenizer, p, 50, seed=7 + i) for i, p in enumerate(prompts)]
+    assert made == alone
+    early = max(made[0].index(" "), made[1].index(" "), made[2].index(" "))
+    steps.clear()
+    texts = stream_batch(model, tokenizer, prompts, 50, stops=[" "], **how)
+    assert ["".join(t) for t in reversed(texts)] == [t[: t.index(" ")] for t in reversed(made)]
+    assert len(steps) <= early + 1 < 50
+
+
 def test_only_ids_that_the_tokenizer_knows(toy_run):
     """A model with more ids than its tokenizer, as where V is padded to a multiple of 64."""
     model, tokenizer, _ = load_model(toy_run)
@@ -126,6 +155,40 @@ def test_num_continues_each_prompt_and_echoes_it_once(toy_run, capfd):
     assert "\033" not in out  # no terminal, no colours
 
 
+def test_every_flag_reaches_the_model(toy_run, monkeypatch):
+    """That the text is the same with --no-cache says nothing if the flag is lost on the way."""
+    seen: dict = {}
+
+    def write(model, rows, steps, **kwargs):
+        seen.update(kwargs, steps=steps)
+        return generate(model, rows, steps, **kwargs)
+
+    def load(path, ckpt):
+        seen["ckpt"] = ckpt
+        return load_model(path, ckpt)
+
+    monkeypatch.setattr("utils.write.generate", write)
+    monkeypatch.setattr(sample, "load_model", load)
+    flags = ["--temp", "0.7", "--top_k", "9", "--top_p", "0.9", "--min_p", "0.01", "--seed", "5"]
+    flags += ["--repetition_penalty", "1.2", "--steps", "3", "--no-cache", "--ckpt", "last"]
+    sample.main([*flags, "--prompt", "a", "--device", "cpu"])
+    want = {"temperature": 0.7, "top_k": 9, "top_p": 0.9, "min_p": 0.01, "seed": 5, "steps": 3}
+    want |= {"repetition_penalty": 1.2, "cache": False, "ckpt": "last"}
+    assert want.items() <= seen.items()
+    sample.main(["--top_k", "0", "--prompt", "a", "--steps", "1", "--device", "cpu"])
+    assert (seen["top_k"], seen["cache"], seen["ckpt"]) == (None, True, "best")
+
+
+def test_each_piece_is_flushed(monkeypatch):
+    """Through a pipe, too, text comes as it is made: the prompt first."""
+    out, flushed = io.StringIO(), []
+    monkeypatch.setattr(out, "flush", lambda: flushed.append(out.getvalue()))
+    monkeypatch.setattr(sys, "stdout", out)
+    terminal.show("a", ["b", "c"])
+    assert flushed == ["a", "ab", "abc"]
+    assert out.getvalue() == "abc\n"
+
+
 def test_no_cache_is_the_same_text(toy_run, capfd):
     flags = ["--prompt", "the", "--steps", "60", "--seed", "3"]
     assert said(capfd, *flags) == said(capfd, *flags, "--no-cache")
@@ -147,6 +210,15 @@ def test_prompts_from_a_file_and_from_stdin(toy_run, capfd, monkeypatch, error_o
     assert "p.txt is not UTF-8 at byte 2" in error_of(sample.main, "--prompt-file", "p.txt")
     assert "exclude" in error_of(sample.main, "--prompt", "a", "--prompt-file", "p.txt")
     assert "none.txt" in error_of(sample.main, "--prompt-file", "none.txt")
+    Path("p.txt").write_text("\ufeffthe dog\r\n", encoding="utf-8")  # as Windows may save it
+    assert said(capfd, "--prompt-file", "p.txt", *flags) == want
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"ab\xff"), "utf-8"))
+    assert "stdin is not UTF-8 at byte 2" in error_of(sample.main, "--prompt", "-")
+    monkeypatch.setattr(sys, "stdin", None)  # as with `<&-`
+    assert said(capfd, "--prompt", "the dog", *flags) == want
+    assert said(capfd, *flags)
+    for args in (["--prompt", "-"], ["--prompt-file", "-"]):
+        assert "stdin is closed" in error_of(sample.main, *args)
 
 
 def test_colours_only_on_a_terminal(monkeypatch):
@@ -168,6 +240,42 @@ def test_interactive_continues_each_line_and_tells_the_pace(toy_run, capfd, monk
     assert "\na dog" in out
     assert len(re.findall(r"note: 6 tokens in [\d.]+ s, [\d,]+ tok/s", err)) == 2
     assert err.count("error: ") == 1  # half a surrogate pair: one line, and on
+
+
+def test_a_conversation_survives_what_is_typed(monkeypatch, capfd):
+    """Bytes that are no UTF-8 cost a line; Ctrl-C ends one text, and its pace is told."""
+
+    def write(prompt, pace):
+        if "\udcff" in prompt:
+            raise ValueError("no UTF-8")
+        return pieces(prompt, pace)
+
+    def pieces(prompt, pace):
+        pace([1, 2], None)
+        yield "..."
+        if prompt == "stop":
+            raise KeyboardInterrupt
+        yield "!"
+
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"stop\n\xff\ngo\n"), "utf-8"))
+    terminal.converse(write)
+    out, err = capfd.readouterr()
+    assert out == "stop...\ngo...!\n"
+    assert re.sub(r" in .*", "", err) == (
+        "> note: 2 tokens\n> error: no UTF-8\n> note: 2 tokens\n> \n"
+    )
+
+
+def test_interactive_needs_stdin(toy_run, error_of, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", None)
+    monkeypatch.setattr(sample, "note", lambda text: None)  # on stderr, too
+    assert "stdin is closed" in error_of(sample.main, "--interactive")
+
+
+def test_the_grid_tells_prompts_apart(toy_run, capfd):
+    out = said(capfd, "--grid", "--prompt", "the cat", "a dog", "--steps", "4", "--temp", "0", "1")
+    texts = re.findall(r"-\d[\d.]+   (.*)", out)
+    assert [t[:5] for t in texts] == ["the c", "a dog"] * 2
 
 
 def test_the_grid_has_every_pair(toy_run, capfd):
@@ -205,11 +313,36 @@ def test_show_probs_by_hand(toy_run, capfd):
     for i, q in zip(top.indices.tolist(), top.values.tolist(), strict=True):
         assert f"{tokenizer.decode([i])!r} {q:.2f}" in lines[1]
     made = next(iter(ids_of(model, tokenizer, ["the cat"], 1, 1, seed=2, temperature=2.0)[0]))
-    assert f"{tokenizer.decode(made.tolist())!r:>14}{p[made].item():>7.2f}" in lines[1]
+    assert f"{tokenizer.decode_bytes(made.tolist())!r:>14}{p[made].item():>7.2f}" in lines[1]
     out = said(capfd, "--prompt", "the", "--show-probs", "--steps", "4", "--seed", "1")
     assert len(out.splitlines()) == 5
     stop = list(rivals(model, tokenizer, "the", 30, seed=2, stops=["e", "a", "t", " ", "o"]))
     assert 1 < len(stop) < 31
+
+
+def test_show_probs_of_several_is_each_alone(toy_run, capfd):
+    """With --num 3 all three tables were of the same seed, and so the same."""
+    flags = ["--show-probs", "--steps", "6"]
+    out = said(capfd, *flags, "--prompt", "the", "--num", "3", "--seed", "4")
+    tables = re.split(r"--- \d\n", out)[1:]
+    assert tables == [said(capfd, *flags, "--prompt", "the", "--seed", s) for s in "456"]
+    assert len(set(tables)) == 3
+
+
+def test_show_probs_of_bytes(toy_run, monkeypatch):
+    """Tokens that are parts of an emoji are shown as bytes, and may make up a stop string."""
+    model, tokenizer, _ = load_model(toy_run)
+    said = [torch.tensor([i]) for i in "🙂!".encode()]
+
+    def write(*args, watch, **kwargs):
+        for ids in said:
+            watch(ids, torch.zeros(1, tokenizer.vocab_size))
+            yield ids
+
+    monkeypatch.setattr("utils.study.ids_of", lambda *args, watch, **k: (write(watch=watch), None))
+    lines = list(rivals(model, tokenizer, "a", 5, stops=["🙂"]))
+    shown = [line.split()[0] for line in lines[1:]]
+    assert shown == [r"b'\xf0'", r"b'\x9f'", r"b'\x99'", r"b'\x82'"]
 
 
 def test_bad_flags_are_one_line(toy_run, error_of):
@@ -226,6 +359,10 @@ def test_bad_flags_are_one_line(toy_run, error_of):
         (["--grid", "--temp", "1", "-1"], "temperature=-1.0 must be 0"),
         (["--grid", "--interactive"], "not allowed with"),
         (["--top_p", "nan"], "top_p=nan"),
+        (["--interactive", "--num", "2"], "leave out prompts and --num"),
+        (["--interactive", "--prompt", "a"], "leave out prompts and --num"),
+        (["--interactive", "--prompt-file", "a"], "leave out prompts and --num"),
+        (["--compile", "--no-cache"], "leave out --no-cache"),
     ]:
         assert words in error_of(sample.main, *args), args
     with pytest.raises(ValueError, match="stop string is empty"):
@@ -259,6 +396,22 @@ def test_compiled_is_kept_only_if_faster(toy_run, monkeypatch, delay, kept):
     compile_step(model, 2, said.append)
     assert re.match(r"compiling took [\d.]+ s; [\d,]+ tok/s compiled, [\d,]+ eager", said[0])
     assert said[1:] == ([] if kept else ["compile off: eager is the faster here"])
+
+
+def test_with_a_broken_compiler_the_model_stays_eager(toy_run, monkeypatch, capfd):
+    """A g++ without Python's headers was a traceback of torch's."""
+
+    def fail(*args):
+        raise RuntimeError("Python.h:\nno such file")
+
+    monkeypatch.setattr("utils.write.cannot_compile", lambda device: "")
+    monkeypatch.setattr(torch, "compile", lambda step, **options: fail)
+    want = said(capfd, "--steps", "5", "--seed", "1")
+    capfd.readouterr()
+    sample.main(["--compile", "--steps", "5", "--seed", "1", "--device", "cpu"])
+    out, err = capfd.readouterr()
+    assert out == want
+    assert "note: compile off: RuntimeError: Python.h: no such file; the model runs eager" in err
 
 
 def test_without_a_compiler_the_model_stays_eager(toy_run, monkeypatch, capfd):

@@ -20,30 +20,35 @@ def distinct(text: str, n: int) -> float:
     return len(set(grams)) / len(grams) if grams else 1.0
 
 
-def grid_row(temp: float, top_k: int, written: Written) -> str:
-    """One continuation with its figures before it, wrapped in a column of its own."""
+def grid_row(temp: float, top_k: int, written: Written, prompt: str = "") -> str:
+    """A prompt and its continuation with its figures before it, wrapped in a column of its own."""
     figures = f"{temp:>5g}{top_k or 'all':>7}{distinct(written.text, 1):>12.2f}"
     figures += f"{distinct(written.text, 2):>12.2f}{written.mean_logprob:>8.2f}   "
-    lines = (textwrap.wrap(line, WIDE) or [""] for line in written.text.strip().splitlines())
+    text = (prompt + written.text).strip()
+    lines = (textwrap.wrap(line, WIDE) or [""] for line in text.splitlines())
     return figures + ("\n" + " " * len(figures)).join(itertools.chain.from_iterable(lines))
 
 
 def grid(model, tokenizer, prompts, steps, temps, top_ks, **settings) -> Iterator[str]:
     """Lines of a table: a continuation of each prompt at every pair of temperature and top-k.
 
-    All pairs draw with the same seed. log p is the mean log-probability that the model itself, at
-    temperature 1, gives the tokens drawn; distinct-n counts words.
+    All pairs draw with the same seed; prompts are shown where they differ. log p is the mean
+    log-probability that the model itself, at temperature 1, gives the tokens drawn; distinct-n
+    counts words.
     """
     yield HEAD
+    several = len(set(prompts)) > 1
     for temp, top_k in itertools.product(temps, top_ks):
         sampling = {**settings, "temperature": temp, "top_k": top_k or None}
-        for written in write_batch(model, tokenizer, prompts, steps, **sampling):
-            yield "\n" + grid_row(temp, top_k, written)
+        made = write_batch(model, tokenizer, prompts, steps, **sampling)
+        for prompt, written in zip(prompts, made, strict=True):
+            yield "\n" + grid_row(temp, top_k, written, prompt if several else "")
 
 
 def shown(tokenizer, i: int) -> str:
-    """A token as people can read it, blanks and line ends visible: ' the', '\\n'."""
-    return repr(tokenizer.decode([i]))
+    r"""A token as people can read it: ' the', '\n', or the bytes of a cut character: b'\xf0'."""
+    text = tokenizer.decode([i])
+    return repr(tokenizer.decode_bytes([i]) if "\ufffd" in text else text)
 
 
 def rivals(
@@ -62,12 +67,12 @@ def rivals(
 
     drawn, _ = ids_of(model, tokenizer, [prompt], steps, documents, watch=note, **sampling)
     yield f"{'token':>14}{'p':>7}   the {n} most likely"
-    text = ""
+    made: list[int] = []
     for ids in drawn:
         p, tops, shares = seen
         pairs = zip(tops, shares, strict=True)
         likely = "  ".join(f"{shown(tokenizer, i)} {share:.2f}" for i, share in pairs)
         yield f"{shown(tokenizer, int(ids)):>14}{p:>7.2f}   {likely}"
-        text += tokenizer.decode([int(ids)])
-        if any(stop in text for stop in stops):
+        made.append(int(ids))
+        if any(stop in tokenizer.decode(made) for stop in stops):
             return

@@ -1,11 +1,13 @@
 """Prompts in and text out, where people sit: files, pipes, a terminal's colours, a conversation."""
 
+import io
 import os
 import stat
 import sys
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import TextIO
 
 
 def note(text: str) -> None:
@@ -28,10 +30,18 @@ def piped() -> bool:
     return stat.S_ISFIFO(mode) or stat.S_ISREG(mode)
 
 
+def stdin() -> TextIO:
+    """sys.stdin; ValueError where it is closed."""
+    if sys.stdin is None:
+        raise ValueError("stdin is closed; give --prompt or --prompt-file")
+    return sys.stdin
+
+
 def read_prompts(prompts: list[str] | None, file: str | None) -> list[str]:
     """Prompts as given, or one from a file or stdin ("-", or a pipe), or one that is empty.
 
-    The last line end of a file or pipe does not count. Raises ValueError for both, or no UTF-8.
+    The last line end of a file or pipe does not count, nor a byte-order mark. Raises ValueError for
+    prompts and a file, a closed stdin, or no UTF-8.
     """
     if prompts and file:
         raise ValueError("--prompt and --prompt-file exclude each other; give one")
@@ -40,10 +50,17 @@ def read_prompts(prompts: list[str] | None, file: str | None) -> list[str]:
     if file is None:
         return prompts or [""]
     try:
-        raw = sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8")
+        raw = stdin().read() if file == "-" else Path(file).read_text(encoding="utf-8")
     except UnicodeDecodeError as e:
-        raise ValueError(f"{file} is not UTF-8 at byte {e.start}; save it as UTF-8") from None
-    return [raw.removesuffix("\n")]
+        name = "stdin" if file == "-" else file
+        raise ValueError(f"{name} is not UTF-8 at byte {e.start}; save it as UTF-8") from None
+    return [raw.removeprefix("\ufeff").removesuffix("\n")]
+
+
+def heading(i: int, n: int) -> None:
+    """Number text i of n, if there are several."""
+    if n > 1:
+        print(bold(f"--- {i}"))
 
 
 def show(prompt: str, pieces: Iterable[str]) -> None:
@@ -70,14 +87,24 @@ class Pace:
 
 
 def converse(write: Callable[[str, Pace], Iterable[str]]) -> None:
-    """Continue each line of stdin until it ends; then its pace. Bad input costs one line."""
+    """Continue each line of stdin until it ends; then its pace. Bad input costs one line.
+
+    Ctrl-C ends the text that is being written, or, where a line is awaited, the conversation.
+    """
+    lines = stdin()
+    if isinstance(lines, io.TextIOWrapper):
+        lines.reconfigure(errors="surrogateescape")  # what is not UTF-8 is refused line by line
     while True:
         print("> ", end="", file=sys.stderr, flush=True)
-        if not (line := sys.stdin.readline()):
+        if not (line := lines.readline()):
+            print(file=sys.stderr)
             return
         prompt, pace = line.removesuffix("\n"), Pace()
         try:
             show(prompt, write(prompt, pace))
-            note(str(pace))
         except ValueError as e:
             print(f"error: {e}", file=sys.stderr, flush=True)
+            continue
+        except KeyboardInterrupt:
+            print(flush=True)
+        note(str(pace))

@@ -2,6 +2,8 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import tee
+from operator import itemgetter
 from time import perf_counter
 
 import torch
@@ -58,19 +60,43 @@ def ids_of(model: TinyGPT, tokenizer, prompts, steps: int, documents: int, **sam
     return generate(model, rows, steps, stop=end, vocab_size=known, **sampling), end
 
 
-def stream_text(
-    model: TinyGPT, tokenizer, prompt: str, steps: int, *, documents: int = 1, stops=(), **sampling
-) -> Iterator[str]:
-    """Yield a prompt's continuation piece by piece: at most `steps` tokens, to the document's end.
+def rows_of(drawn, B: int) -> list[Iterator[int]]:
+    """What `generate` yields, (B,) a step, as B rows of ids: made once, to be read in any order."""
+    copies = tee((ids.tolist() for ids in drawn), B)
+    return [map(itemgetter(i), copy) for i, copy in enumerate(copies)]
 
-    `documents` is how many the training text had; a stop string ends the text before itself;
-    `sampling` goes to model.generate. Raises ValueError for an empty stop string, or a prompt that
-    the tokenizer cannot spell.
+
+def taken(ids: Iterable[int], end: int | None, used: list[int]) -> Iterator[int]:
+    """Pass on the ids before `end`, and note them in `used` as they are asked for."""
+    for i in ids:
+        if i == end:
+            return
+        used.append(i)
+        yield i
+
+
+def stream_batch(
+    model: TinyGPT, tokenizer, prompts, steps: int, *, documents: int = 1, stops=(), **sampling
+) -> list[Iterator[str]]:
+    """Continue several prompts at once, each piece by piece as `stream_text` would alone.
+
+    A step is made, for all, when the first of them asks for it: the first text comes while it is
+    written, and nothing is written after the last has met a stop string. Row i draws with seed + i.
     """
     check_stops(stops)
-    drawn, end = ids_of(model, tokenizer, [prompt], steps, documents, **sampling)
-    ids = (i for i in map(int, drawn) if i != end)
-    return up_to(tokenizer.decode_stream(ids), stops)
+    drawn, end = ids_of(model, tokenizer, prompts, steps, documents, **sampling)
+    rows = (taken(row, end, []) for row in rows_of(drawn, len(prompts)))
+    return [up_to(tokenizer.decode_stream(row), stops) for row in rows]
+
+
+def stream_text(model: TinyGPT, tokenizer, prompt: str, steps: int, **kwargs) -> Iterator[str]:
+    """Yield a prompt's continuation piece by piece: at most `steps` tokens, to the document's end.
+
+    `documents` is how many the training text had; a string of `stops` ends the text before itself;
+    the rest goes to model.generate. Raises ValueError for an empty stop string, or a prompt that
+    the tokenizer cannot spell.
+    """
+    return stream_batch(model, tokenizer, [prompt], steps, **kwargs)[0]
 
 
 def write_text(*args, **kwargs) -> str:
@@ -102,7 +128,7 @@ class Written:
 def write_batch(
     model: TinyGPT, tokenizer, prompts, steps: int, *, documents: int = 1, stops=(), **sampling
 ) -> list[Written]:
-    """Continue several prompts at once, each as `stream_text` would alone with its own seed."""
+    """The texts of `stream_batch` when they are done, and how likely the model found them."""
     check_stops(stops)
     columns: list[list[float]] = []
 
@@ -111,23 +137,12 @@ def write_batch(
         columns.append(chosen[:, 0].tolist())
 
     drawn, end = ids_of(model, tokenizer, prompts, steps, documents, watch=note, **sampling)
-    steps_made = [ids.tolist() for ids in drawn]
     written = []
-    for i in range(len(prompts)):
+    for i, row in enumerate(rows_of(drawn, len(prompts))):
         used: list[int] = []  # as far as the text reads on
-        row = [ids[i] for ids in steps_made]
         text = "".join(up_to(tokenizer.decode_stream(taken(row, end, used)), stops))
         written.append(Written(text, used, [column[i] for column in columns[: len(used)]]))
     return written
-
-
-def taken(ids: Iterable[int], end: int | None, used: list[int]) -> Iterator[int]:
-    """Pass on the ids before `end`, and note them in `used` as they are asked for."""
-    for i in ids:
-        if i == end:
-            return
-        used.append(i)
-        yield i
 
 
 def compile_step(model: TinyGPT, B: int, say) -> None:
@@ -149,7 +164,13 @@ def compile_step(model: TinyGPT, B: int, say) -> None:
     eager = max(pace(), pace(), pace())
     began = perf_counter()
     vars(model)["features"] = CompiledStep(model)
-    pace()
+    try:
+        pace()
+    except RuntimeError as e:  # a compiler that is there and does not work, say for want of headers
+        del vars(model)["features"]
+        why = " ".join(str(e).split())[:80]
+        say(f"compile off: {type(e).__name__}: {why}; the model runs eager")
+        return
     took = perf_counter() - began
     fast = max(pace(), pace(), pace())
     say(f"compiling took {took:.1f} s; {fast:,.0f} tok/s compiled, {eager:,.0f} eager")
