@@ -37,8 +37,8 @@ class CompiledStep:
 
     def __call__(self, idx, cache: KVCache | None = None):
         """The stream after the last norm, (B,T,C), as `TinyGPT.features`."""
-        if cache is None or idx.size(1) > 1:
-            return self.features(idx, cache)
+        if cache is None or idx.size(1) > 1 or cache.size < self.model.config.block_size:
+            return self.features(idx, cache)  # a prompt's cache is as long as the prompt
         if cache.full():
             raise ValueError(f"rows {cache.full()} of the cache are full; make room first")
         idx = idx.clone(memory_format=torch.contiguous_format)  # other strides: another program

@@ -281,6 +281,21 @@ def test_a_step_of_fixed_shapes_is_the_same_step(monkeypatch, pos, n_kv_head, wi
     steps_alike(model(pos=pos, n_kv_head=n_kv_head, window=window, attn=attn))
 
 
+def test_a_step_of_fixed_shapes_is_one_program(monkeypatch):
+    """Also after prompts of two tokens, whose first is read into a cache of one slot."""
+    sizes = set()
+
+    def spy(step, **options):
+        return lambda *args: (sizes.add(args[2][0].size(-2)), step(*args))[1]
+
+    monkeypatch.setattr(torch, "compile", spy)
+    m = model()
+    vars(m)["features"] = CompiledStep(m)
+    for n in range(1, S + 2):
+        written(m, [[1] * n], S)
+    assert sizes == {S}
+
+
 @torch.no_grad()
 def test_a_step_of_fixed_shapes_refuses_a_full_cache(monkeypatch):
     monkeypatch.setattr(torch, "compile", lambda step, **options: step)
