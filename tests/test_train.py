@@ -15,6 +15,7 @@ from conftest import TOY, make_text
 import tok
 import train
 from utils import metrics
+from utils.chaos import equal
 from utils.checkpoint import latest_run, load_checkpoint, load_model
 from utils.interrupt import Interrupt
 from utils.log import COLUMNS, PARTS, Log, time_line
@@ -31,17 +32,6 @@ def losses(run):
     """Every number of metrics.csv that must not depend on the clock."""
     names = [c for c in COLUMNS if c not in ("seconds", "tokens_per_s")]
     return [[row[name] for name in names] for row in rows(run)]
-
-
-def same(a, b):
-    """Whether two nested states are equal to the bit."""
-    if isinstance(a, torch.Tensor):
-        return torch.equal(a, b)
-    if isinstance(a, dict):
-        return a.keys() == b.keys() and all(same(a[k], b[k]) for k in a)
-    if isinstance(a, list | tuple):
-        return len(a) == len(b) and all(map(same, a, b))
-    return a == b
 
 
 def test_a_run_leaves_what_it_promises(toy_run, capfd):
@@ -109,7 +99,7 @@ def test_resume_is_exact_to_the_bit(text_file, monkeypatch, at, optimizer):
     assert losses(Path("runs/cut")) == losses(Path("runs/whole"))
     whole, cut = (load_checkpoint(f"runs/{name}/last.pt") for name in ("whole", "cut"))
     for key in ("model", "optimizer", "rng", "step", "best_val_loss", "best_step"):
-        assert same(whole[key], cut[key]), key
+        assert equal(whole[key], cut[key]), key
 
 
 def test_going_on_for_longer(toy_run):
@@ -121,7 +111,7 @@ def test_going_on_for_longer(toy_run):
 def test_a_finished_run_resumed_stays_as_it_is(toy_run):
     before = load_checkpoint(toy_run / "last.pt")
     assert train.main(["--run", "my", "--resume"]) == 0
-    assert same(before["model"], load_checkpoint(toy_run / "last.pt")["model"])
+    assert equal(before["model"], load_checkpoint(toy_run / "last.pt")["model"])
     assert [r["step"] for r in rows(toy_run)] == ["3", "6", "6"]
 
 
