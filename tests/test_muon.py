@@ -4,8 +4,8 @@ import math
 
 import pytest
 import torch
+from toys import batch, toy
 
-from model import GPTConfig, TinyGPT
 from utils.config import OptimConfig
 from utils.device import pick_device
 from utils.muon import Muon, orthogonal
@@ -14,17 +14,6 @@ from utils.step import train_step
 
 CPU = pick_device("cpu", "float32")
 MUON = OptimConfig(optimizer="muon", lr=0.01, weight_decay=0.1, momentum=0.9)
-
-
-def toy(**kwargs):
-    torch.manual_seed(0)
-    config = {"vocab_size": 20, "block_size": 8, "n_layer": 2, "n_head": 2, "d_model": 16}
-    return TinyGPT(GPTConfig(**{**config, **kwargs}))
-
-
-def batch(seed, rows=4):
-    ids = torch.randint(20, (rows, 9), generator=torch.Generator().manual_seed(seed))
-    return ids[:, :-1], ids[:, 1:]
 
 
 @pytest.mark.parametrize("shape", [(3, 16, 16), (2, 8, 32), (2, 32, 8), (1, 1, 5), (1, 5, 1)])

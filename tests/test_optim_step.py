@@ -6,25 +6,14 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from toys import batch, toy
 
-from model import GPTConfig, TinyGPT
 from utils.config import OptimConfig
 from utils.device import TABLE, compiled, pick_device
 from utils.optim import lr_at, make_optimizer
 from utils.step import blame, train_step
 
 CPU = pick_device("cpu", "float32")
-
-
-def toy(**kwargs):
-    torch.manual_seed(0)
-    config = {"vocab_size": 20, "block_size": 8, "n_layer": 2, "n_head": 2, "d_model": 16}
-    return TinyGPT(GPTConfig(**{**config, **kwargs}))
-
-
-def batch(seed, rows=4):
-    ids = torch.randint(20, (rows, 9), generator=torch.Generator().manual_seed(seed))
-    return ids[:, :-1], ids[:, 1:]
 
 
 def test_lr_by_hand():
@@ -84,19 +73,25 @@ def test_one_step_is_adamw_written_out():
         torch.testing.assert_close(p, expected, rtol=1e-4, atol=1e-5)
 
 
-def test_accumulation_equals_one_large_batch():
-    x, y = batch(1, rows=6)
+def agree(x, y, at, optimizer_of, clip, **bounds):
+    """One step on the rows (x, y) at once is one on two micro-batches, cut at a row."""
     results = []
-    for batches in ([(x, y)], [(x[:3], y[:3]), (x[3:], y[3:])]):
+    for batches in ([(x, y)], [(x[:at], y[:at]), (x[at:], y[at:])]):
         model = toy()
-        optimizer = make_optimizer(model, OptimConfig())
-        loss, norm = train_step(model, optimizer, CPU.scaler(), batches, CPU)
+        loss, norm = train_step(model, optimizer_of(model), CPU.scaler(), batches, CPU, clip)
         results.append((loss, norm, model.state_dict()))
     (loss, norm, one), (loss2, norm2, two) = results
     assert loss == pytest.approx(loss2, rel=1e-6)
     assert norm == pytest.approx(norm2, rel=1e-5)
     for name in one:
-        torch.testing.assert_close(one[name], two[name], rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(one[name], two[name], **bounds)
+
+
+def test_accumulation_equals_one_large_batch():
+    def adamw(model):
+        return make_optimizer(model, OptimConfig())
+
+    agree(*batch(1, rows=6), 3, adamw, 1.0, rtol=1e-3, atol=1e-4)
 
 
 def test_tokens_weigh_not_micro_batches():
@@ -105,17 +100,11 @@ def test_tokens_weigh_not_micro_batches():
     y = y.clone()
     y[4:] = -1
     y[4, :3] = torch.tensor([5, 6, 7])
-    results = []
-    for batches in ([(x, y)], [(x[:4], y[:4]), (x[4:], y[4:])]):
-        model = toy()
-        optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
-        loss, norm = train_step(model, optimizer, CPU.scaler(), batches, CPU, 0.0)
-        results.append((loss, norm, model.state_dict()))
-    (loss, norm, one), (loss2, norm2, two) = results
-    assert loss == pytest.approx(loss2, rel=1e-6)
-    assert norm == pytest.approx(norm2, rel=1e-5)
-    for name in one:
-        torch.testing.assert_close(one[name], two[name], rtol=1e-5, atol=1e-6)
+
+    def sgd(model):
+        return torch.optim.SGD(model.parameters(), lr=1.0)
+
+    agree(x, y, 4, sgd, 0.0, rtol=1e-5, atol=1e-6)
 
 
 def test_a_micro_batch_without_a_target_changes_nothing():
