@@ -97,7 +97,8 @@ def phases_of(text: str, names: list[str], weights: tuple[int, ...], block_size:
     for i, part in enumerate(parts):
         values, what = pairs(part, "phases"), f"phases: {part.strip()!r}"
         until = values.pop("until", math.inf)
-        if (until == math.inf) != (i == len(parts) - 1) or (found and until <= found[-1].until):
+        before = found[-1].until if found else 0
+        if (until == math.inf) != (i == len(parts) - 1) or until <= before:
             raise ValueError(f"{what}: each phase but the last needs an until=STEP, rising")
         T = values.pop("block_size", block_size)
         if not T or block_size % T:

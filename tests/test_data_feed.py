@@ -168,6 +168,7 @@ def test_phases_are_read():
 @pytest.mark.parametrize(
     ("text", "said"),
     [
+        ("until=0 tiny=1; tiny=1", "needs an until=STEP, rising"),
         ("block_size=16; tiny=1", "needs an until"),
         ("until=9; until=9 tiny=1;", "needs an until"),
         ("until=9", "needs an until"),
