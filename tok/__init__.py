@@ -7,36 +7,24 @@
 """
 
 import os
-from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from tok.bpe import BPETokenizer
-    from tok.char import CharTokenizer
+from tok.base import END_OF_TEXT, Tokenizer
+from tok.bpe import BPETokenizer
+from tok.char import CharTokenizer
+from tok.storage import read_kind
 
-__all__ = ["BPETokenizer", "CharTokenizer", "load"]
+__all__ = ["END_OF_TEXT", "BPETokenizer", "CharTokenizer", "Tokenizer", "load"]
+
+KINDS: dict[str, type[BPETokenizer] | type[CharTokenizer]] = {
+    "bpe": BPETokenizer,
+    "char": CharTokenizer,
+}
 
 
-def load(path: str | os.PathLike[str]) -> "BPETokenizer | CharTokenizer":
+def load(path: str | os.PathLike[str]) -> Tokenizer:
     """Read a tokenizer of whatever kind. ValueError for a file that no tokenizer saved."""
-    from tok.bpe import BPETokenizer
-    from tok.char import CharTokenizer
-    from tok.saved import read_kind
-
     kind = read_kind(path)["kind"]
-    if kind == "bpe":
-        return BPETokenizer.load(path)
-    if kind == "char":
-        return CharTokenizer.load(path)
-    raise ValueError(f"{os.fspath(path)}: unknown kind {kind!r}; known are 'bpe' and 'char'")
-
-
-def __getattr__(name: str) -> Any:  # late, so that `python -m tok.bpe` runs bpe.py once, not twice
-    if name == "BPETokenizer":
-        from tok.bpe import BPETokenizer
-
-        return BPETokenizer
-    if name == "CharTokenizer":
-        from tok.char import CharTokenizer
-
-        return CharTokenizer
-    raise AttributeError(f"module 'tok' has no {name!r}; it has {', '.join(__all__)}")
+    if kind not in KINDS:
+        known = " and ".join(map(repr, KINDS))
+        raise ValueError(f"{os.fspath(path)}: unknown kind {kind!r}; known are {known}")
+    return KINDS[kind].load(path)

@@ -5,9 +5,10 @@ from array import array
 from collections.abc import Collection, Iterable, Iterator
 from operator import index
 
-from tok import saved
-from tok.packed import packed
-from tok.special import allowed, check_specials, safe_texts, special_parts
+from tok.ids import id_array
+from tok.pieces import safe_pieces
+from tok.special import allowed, check_specials, special_parts
+from tok.storage import VERSION, blame, read, write_lines
 
 SMALL, BLOCK = 1 << 13, 1 << 20  # characters at a time
 
@@ -63,7 +64,7 @@ class CharTokenizer:
     ) -> Iterator[int]:
         """The ids of all chunks as one text, a little at a time."""
         chosen, start = allowed(allowed_special, self.special_tokens), 0
-        for piece in safe_texts(chunks, chosen, len, SMALL):
+        for piece in safe_pieces(chunks, chosen, len, SMALL):
             yield from self._encode(chosen, piece, start)
             start += len(piece)
 
@@ -76,8 +77,8 @@ class CharTokenizer:
     ) -> Iterator["array[int]"]:
         """The same in arrays of uint16, or uint32 above 65,536 ids; `workers` changes nothing."""
         chosen, start = allowed(allowed_special, self.special_tokens), 0
-        for piece in safe_texts(chunks, chosen, len, BLOCK):
-            yield packed(self.vocab_size, self._encode(chosen, piece, start))
+        for piece in safe_pieces(chunks, chosen, len, BLOCK):
+            yield id_array(self.vocab_size, self._encode(chosen, piece, start))
             start += len(piece)
 
     def decode(self, ids: Iterable[int]) -> str:
@@ -97,14 +98,14 @@ class CharTokenizer:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write a readable JSON file; the same tokenizer gives the same bytes."""
-        head = {"kind": "char", "version": saved.VERSION, "vocab_size": self.vocab_size}
-        saved.write_lines(path, head | {"chars": self.chars, "special_tokens": self.special_tokens})
+        head = {"kind": "char", "version": VERSION, "vocab_size": self.vocab_size}
+        write_lines(path, head | {"chars": self.chars, "special_tokens": self.special_tokens})
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "CharTokenizer":
         """Read what `save` wrote. ValueError for anything else."""
-        with saved.blame(path):
-            found = saved.read(path, "char")
+        with blame(path):
+            found = read(path, "char")
             specials = found["special_tokens"]
             made = cls(found["chars"], sorted(specials, key=specials.__getitem__))
             if (made.special_tokens, made.vocab_size) != (specials, found["vocab_size"]):

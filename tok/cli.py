@@ -1,10 +1,11 @@
-"""The door of every command: flags checked by name, errors in one line, exit status 2."""
+"""What every command shares: flags checked by name, errors in one line, progress on a terminal."""
 
 import argparse
 import difflib
 import io
 import os
 import sys
+import time
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
@@ -72,3 +73,38 @@ def describe(e: Exception) -> str:
     if isinstance(e, OSError) and e.filename is not None:
         return f"{e.filename}: {e.strerror}"
     return str(e)
+
+
+class Progress:
+    """One line on stderr: `Progress("merges", 4000)(1200)` shows "merges 30%".
+
+    Only a terminal sees it, after the first second and then at most five times a second.
+    """
+
+    def __init__(self, what: str, total: int):
+        self.what, self.total, self.done = what, total, 0
+        self.shown = ""
+        self.due = time.monotonic() + 1 if sys.stderr.isatty() else float("inf")
+
+    def __call__(self, done: int) -> None:
+        """Show the share of the work that is done."""
+        self.done = done
+        now = time.monotonic()
+        if now >= self.due:
+            self.due = now + 0.2
+            self.show(f"{self.what} {done / max(self.total, 1):.0%}")
+
+    def add(self, more: int) -> None:
+        """The same, with what was done since the last call."""
+        self(self.done + more)
+
+    def show(self, line: str) -> None:
+        """Write a line over the last one."""
+        sys.stderr.write("\r" + line.ljust(len(self.shown)) + ("" if line else "\r"))
+        sys.stderr.flush()
+        self.shown = line
+
+    def close(self) -> None:
+        """Take the line away."""
+        if self.shown:
+            self.show("")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 BLOCK = 1 << 20  # bytes
+MARK = "\ufeff"  # the byte-order mark, which some editors put before the text
 
 
 def read_text(path: str | os.PathLike[str]) -> str:
@@ -17,37 +18,38 @@ def read_text(path: str | os.PathLike[str]) -> str:
 
     ValueError for bytes that are not UTF-8, with the offset of the first.
     """
-    return as_text(Path(path).read_bytes(), os.fspath(path)).removeprefix("\ufeff")
+    return as_text(Path(path).read_bytes(), os.fspath(path))
 
 
 def as_text(data: bytes, name: str) -> str:
-    """Decode UTF-8, or raise ValueError with the offset of the byte that is wrong."""
+    """UTF-8 -> text without byte-order mark; ValueError with the offset of a byte that is wrong."""
     try:
-        return data.decode("utf-8")
+        return data.decode("utf-8").removeprefix(MARK)
     except UnicodeDecodeError as e:
         raise not_utf8(name, e, e.start) from None
 
 
 def text_chunks(file: BinaryIO, name: str) -> Iterator[str]:
     """The same a block at a time: memory does not grow with the file."""
-    decoder, read = codecs.getincrementaldecoder("utf-8")(), 0
-    while data := file.read(BLOCK):
-        at = read - len(decoder.getstate()[0])  # bytes of a character that the last block began
+    decoder, read, mark = codecs.getincrementaldecoder("utf-8")(), 0, MARK
+    more = True
+    while more:
+        data = file.read(BLOCK)
         read += len(data)
+        more = bool(data)
         try:
-            yield decoder.decode(data)
-        except UnicodeDecodeError as e:
-            raise not_utf8(name, e, at + e.start) from None
-    try:
-        decoder.decode(b"", final=True)
-    except UnicodeDecodeError as e:
-        raise not_utf8(name, e, read - len(e.object)) from None
+            text = decoder.decode(data, final=not more)
+        except UnicodeDecodeError as e:  # e.object: what was left over from before, and the block
+            raise not_utf8(name, e, read - len(e.object) + e.start) from None
+        if text:
+            yield text.removeprefix(mark)
+            mark = ""
 
 
-def not_utf8(name: str, e: UnicodeDecodeError, at: int) -> ValueError:
+def not_utf8(name: str, e: UnicodeDecodeError, offset: int) -> ValueError:
     """The error for a byte at an offset."""
     return ValueError(
-        f"{name}: not UTF-8 at byte {at} (0x{e.object[e.start]:02x}); "
+        f"{name}: not UTF-8 at byte {offset} (0x{e.object[e.start]:02x}); "
         "save it as UTF-8, for example with iconv -f LATIN1 -t UTF-8"
     )
 
@@ -62,32 +64,14 @@ def input_file(name: str) -> Iterator[BinaryIO]:
         yield file
 
 
-@contextmanager
-def output_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
-    """Open a file that appears when all is written, and not at all after an error; "-" is stdout.
-
-    OSError, naming the path, if it can't be written.
-    """
-    if path == "-":
-        yield sys.stdout.buffer
-        return
-    with beside(path) as temporary:
-        with open(temporary, "wb") as file:
-            yield file
-        os.replace(temporary, path)
-
-
-def check_place(path: str | os.PathLike[str]) -> None:
-    """OSError now, not after minutes of work, if no file can be written there."""
-    if path != "-":
-        with beside(path) as temporary, open(temporary, "wb"):
-            pass
+def is_device(name: str) -> bool:
+    """Whether it is a pipe or a device, such as /dev/null, which no file may replace."""
+    return os.path.exists(name) and not os.path.isfile(name) and not os.path.isdir(name)
 
 
 @contextmanager
-def beside(path: str | os.PathLike[str]) -> Iterator[str]:
-    """The name of a temporary file in the same folder, gone at the end. Errors name the path."""
-    name = os.fspath(path)
+def temporary_for(name: str) -> Iterator[str]:
+    """The name of a temporary file in the same folder, gone at the end."""
     if os.path.isdir(name):
         raise IsADirectoryError(errno.EISDIR, "is a directory; give the name of a file", name)
     temporary = f"{name}.{os.getpid()}.tmp"
@@ -102,7 +86,37 @@ def beside(path: str | os.PathLike[str]) -> Iterator[str]:
             os.unlink(temporary)
 
 
-def write_whole(path: str | os.PathLike[str], data: bytes) -> None:
-    """Write a file by way of a temporary: a crash leaves the old file or the new one."""
-    with output_file(path) as file:
-        file.write(data)
+@contextmanager
+def replacing(path: str | os.PathLike[str]) -> Iterator[str]:
+    """The name of a temporary file to write, which takes the place of `path` at the end.
+
+    After an error the old file is still there and the temporary is gone. OSErrors name the path.
+
+    >>> with replacing("a.txt") as temporary:
+    ...     Path(temporary).write_text("new", encoding="utf-8")
+    """
+    name = os.fspath(path)
+    if is_device(name):
+        yield name
+        return
+    with temporary_for(name) as temporary:
+        yield temporary
+        os.replace(temporary, name)
+
+
+@contextmanager
+def output_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+    """Open a file to write bytes, whole or not at all; "-" is stdout."""
+    if path == "-":
+        yield sys.stdout.buffer
+        return
+    with replacing(path) as temporary, open(temporary, "wb") as file:
+        yield file
+
+
+def check_writable(path: str | os.PathLike[str]) -> None:
+    """OSError now, not after minutes of work, if no file can be written there."""
+    name = os.fspath(path)
+    if name != "-" and not is_device(name):
+        with temporary_for(name) as temporary, open(temporary, "wb"):
+            pass

@@ -1,7 +1,7 @@
 """Special tokens: text that is one id by decree, such as <|endoftext|>. Never part of a merge."""
 
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 
 
 def check_specials(special_tokens: Iterable[str]) -> list[str]:
@@ -46,56 +46,3 @@ def special_parts(text: str, specials: Collection[str]) -> Iterator[tuple[str, b
     for i, part in enumerate(finder(specials).split(text)):
         if part:
             yield part, i % 2 == 1
-
-
-def safe_texts(
-    chunks: Iterable[str], specials: Collection[str], cut: Callable[[str], int], size: int
-) -> Iterator[str]:
-    """The chunks as one text, in pieces of about `size` characters that can be encoded one by one.
-
-    No piece ends inside a special token, and each ends where `cut` says that a text may be cut.
-    """
-    waiting, length, enough = [""], 0, size
-    for chunk in slices(chunks, size):
-        waiting.append(chunk)
-        length += len(chunk)
-        if length >= enough:
-            text = "".join(waiting)
-            end = safe_end(text, specials, cut)
-            yield text[:end]
-            waiting, length = [text[end:]], len(text) - end
-            enough = max(size, 2 * length)  # twice as much: a long word is not looked at too often
-    yield "".join(waiting)
-
-
-def slices(chunks: Iterable[str], size: int) -> Iterator[str]:
-    """The same text, no chunk longer than `size`. ValueError for half a surrogate pair."""
-    at = 0
-    for chunk in chunks:
-        for i in range(0, len(chunk), size):
-            part = chunk[i : i + size]
-            check_characters(part, at)
-            at += len(part)
-            yield part
-
-
-def check_characters(text: str, at: int) -> None:
-    """ValueError for half a surrogate pair; `at` is the place of the text in the whole."""
-    try:
-        text.isascii() or text.encode("utf-8")
-    except UnicodeEncodeError as e:
-        raise ValueError(
-            f"character {at + e.start} is {text[e.start]!r}, half of a surrogate pair; "
-            "clean the text with text.encode('utf-8', 'replace').decode()"
-        ) from None
-
-
-def safe_end(text: str, specials: Collection[str], cut: Callable[[str], int]) -> int:
-    """How much of a text is certain, more of it to come."""
-    end = 0
-    sure = max(0, len(text) - max(map(len, specials), default=1) + 1)  # a token may begin after it
-    for m in finder(specials).finditer(text) if specials else ():
-        if m.start() >= sure:
-            break
-        end = m.end()
-    return end + cut(text[end:sure])

@@ -5,30 +5,30 @@ from array import array
 from collections.abc import Iterable
 
 
-def packed(vocab_size: int, ids: Iterable[int] = ()) -> "array[int]":
+def id_array(vocab_size: int, ids: Iterable[int] = ()) -> "array[int]":
     """Ids in an array as wide as the vocabulary needs."""
     return array("H" if vocab_size <= 1 << 16 else "I", ids)
 
 
 def to_bytes(ids: "array[int]") -> bytes:
-    """Ids as a file has them."""
-    return turned(ids).tobytes()
+    """Ids as they are stored in a file."""
+    return little_endian(ids).tobytes()
 
 
 def from_bytes(vocab_size: int, data: bytes, name: str) -> "array[int]":
     """Ids from a file's bytes. ValueError for a partial last item."""
-    ids = packed(vocab_size)
+    ids = id_array(vocab_size)
     if extra := len(data) % ids.itemsize:
         raise ValueError(
             f"{name}: {len(data)} bytes is not a multiple of {ids.itemsize}, the last id is cut; "
             f"was it written with this tokenizer? {extra} bytes too many"
         )
     ids.frombytes(data)
-    return turned(ids)
+    return little_endian(ids)
 
 
-def turned(ids: "array[int]") -> "array[int]":
-    """The same ids from this machine's byte order to the file's, or back."""
+def little_endian(ids: "array[int]") -> "array[int]":
+    """A copy of ids, changed from this machine's byte order to little-endian, or back."""
     ids = ids[:]
     if sys.byteorder == "big":
         ids.byteswap()

@@ -3,12 +3,10 @@
 import json
 import os
 import re
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from tok.files import read_text, write_whole
-
-if TYPE_CHECKING:
-    from tok.bpe import BPETokenizer
+from tok.bpe.storage import Parts
+from tok.files import output_file, read_text
 
 PRINTED = [*range(33, 127), *range(161, 173), *range(174, 256)]  # bytes that stand for themselves
 LETTER = {b: chr(b) for b in PRINTED} | {
@@ -35,10 +33,11 @@ def read_gpt2(
 ) -> tuple[dict[int, bytes], list[tuple[bytes, bytes]], list[str]]:
     """Vocabulary, merges and special tokens (those that no merge makes) from GPT-2's two files."""
     names = os.fspath(vocab), os.fspath(merges)
+    text = read_text(vocab)
     try:
-        found = json.loads(read_text(vocab))
+        found = json.loads(text)
         ids = {token: int(i) for token, i in found.items()}
-    except (json.JSONDecodeError, AttributeError, TypeError, ValueError) as e:
+    except (AttributeError, TypeError, ValueError, OverflowError, RecursionError) as e:
         raise ValueError(f"{names[0]}: not a vocab.json, token -> id ({e})") from None
     pairs = []
     for n, line in enumerate(read_text(merges).split("\n")):
@@ -54,23 +53,23 @@ def read_gpt2(
     return tokens, [(unspelt(a), unspelt(b)) for a, b in pairs], specials
 
 
-def to_tiktoken(tok: "BPETokenizer", expression: str, sound: bool, name: str) -> Any:
+def to_tiktoken(parts: Parts, expression: str, sound: bool, name: str) -> Any:
     """A tiktoken.Encoding. It joins by bytes, not by merges, so a row of merges must be sound."""
     import tiktoken
 
     if not sound:
         raise ValueError("two merges spell the same bytes, which tiktoken can't tell; use save_hf")
-    specials = set(tok.special_tokens.values())
-    ranks = {token: i for i, token in tok.vocab.items() if i not in specials}
-    order = [ranks[a + b] for a, b in tok.merges]
+    specials = set(parts.special_tokens.values())
+    ranks = {token: i for i, token in parts.vocab.items() if i not in specials}
+    order = [ranks[a + b] for a, b in parts.merges]
     if order != sorted(order):
         raise ValueError("ids do not rise with the merges, as tiktoken needs; use save_hf")
     return tiktoken.Encoding(
-        name, pat_str=expression, mergeable_ranks=ranks, special_tokens=tok.special_tokens
+        name, pat_str=expression, mergeable_ranks=ranks, special_tokens=parts.special_tokens
     )
 
 
-def save_hf(path: str | os.PathLike[str], tok: "BPETokenizer", expression: str) -> None:
+def save_hf(path: str | os.PathLike[str], parts: Parts, expression: str) -> None:
     """Write tokenizer.json; needs no package. ValueError for a pattern that is read otherwise."""
     if re.search(r"{\d*,?\d*}\+", expression):
         raise ValueError(
@@ -88,7 +87,7 @@ def save_hf(path: str | os.PathLike[str], tok: "BPETokenizer", expression: str) 
         "trim_offsets": True,
         "use_regex": False,
     }
-    steps = [letters] if tok.pattern == "none" else [split, letters]
+    steps = [letters] if parts.pattern == "none" else [split, letters]
     specials = [
         {
             "id": i,
@@ -99,9 +98,9 @@ def save_hf(path: str | os.PathLike[str], tok: "BPETokenizer", expression: str) 
             "normalized": False,
             "special": True,
         }
-        for text, i in tok.special_tokens.items()
+        for text, i in parts.special_tokens.items()
     ]
-    ordinary = {i: t for i, t in tok.vocab.items() if i not in tok.special_tokens.values()}
+    ordinary = {i: t for i, t in parts.vocab.items() if i not in parts.special_tokens.values()}
     model = {
         "type": "BPE",
         "dropout": None,
@@ -112,7 +111,7 @@ def save_hf(path: str | os.PathLike[str], tok: "BPETokenizer", expression: str) 
         "byte_fallback": False,
         "ignore_merges": False,
         "vocab": {spelt(token): i for i, token in sorted(ordinary.items())},
-        "merges": [[spelt(a), spelt(b)] for a, b in tok.merges],
+        "merges": [[spelt(a), spelt(b)] for a, b in parts.merges],
     }
     whole = {
         "version": "1.0",
@@ -125,4 +124,5 @@ def save_hf(path: str | os.PathLike[str], tok: "BPETokenizer", expression: str) 
         "decoder": letters,
         "model": model,
     }
-    write_whole(path, json.dumps(whole, ensure_ascii=False, indent=1).encode("utf-8"))
+    with output_file(path) as file:
+        file.write(json.dumps(whole, ensure_ascii=False, indent=1).encode("utf-8"))

@@ -1,4 +1,4 @@
-"""Joining: two roads, one answer, in n log n; and what makes a row of merges sound."""
+"""Joining: two ways, one answer, in n log n; and what makes a list of merges sound."""
 
 import random
 import string
@@ -10,21 +10,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tok import BPETokenizer
-from tok.ranks import LONG, Ranks
+from tok.bpe.merges import LONG, MergeTable
 
 letters = st.text("abc", max_size=40)
 BYTES = {i: bytes([i]) for i in range(256)}
 
 
-def one_at_a_time(ranks, word):
-    """The definition, as tokenizers does it: the lowest rank, the leftmost place, again."""
+def one_at_a_time(table, word):
+    """The definition, as tokenizers does it: the lowest rank, the leftmost position, again."""
     tokens = list(word)
     while True:
-        found = [(ranks.rank[a + b], i) for i, (a, b) in enumerate(pairwise(tokens))]
+        found = [(table.rank[a + b], i) for i, (a, b) in enumerate(pairwise(tokens))]
         k, i = min(found, default=(1 << 60, 0))
         if k == 1 << 60:
             return "".join(tokens)
-        tokens[i : i + 2] = [ranks.made[k]]
+        tokens[i : i + 2] = [table.made[k]]
 
 
 @st.composite
@@ -40,33 +40,34 @@ def merge_lists(draw):
 
 
 @given(merge_lists(), letters)
-def test_both_roads_are_the_definition(merges, word):
-    ranks = Ranks(merges)
-    want = one_at_a_time(ranks, word)
-    assert ranks.join(word) == want
-    assert ranks.join_long(word) == want
+def test_both_ways_are_the_definition(merges, word):
+    table = MergeTable(merges)
+    want = one_at_a_time(table, word)
+    assert table.join(word) == want
+    assert table.join_long(word) == want
 
 
 @given(merge_lists())
 def test_sound_is_what_it_says(merges):
-    ranks = Ranks(merges)
+    table = MergeTable(merges)
     unique = len({a + b for a, b in merges}) == len(merges)
     plain = {(a + b).decode() for a, b in merges}
-    alone = all(len(one_at_a_time(ranks, token)) == 1 for token in plain)
-    assert ranks.sound <= (unique and alone)
+    alone = all(len(one_at_a_time(table, token)) == 1 for token in plain)
+    assert table.sound <= (unique and alone)
     if unique and alone:  # then each is made by its own merge, or by parts joined otherwise
         last = [
-            one_at_a_time(Ranks(merges[:k]), (a + b).decode()) for k, (a, b) in enumerate(merges)
+            one_at_a_time(MergeTable(merges[:k]), (a + b).decode())
+            for k, (a, b) in enumerate(merges)
         ]
-        whole = [Ranks(merges).char[a.decode()] + ranks.char[b.decode()] for a, b in merges]
-        assert ranks.sound == (last == whole)
+        whole = [MergeTable(merges).char[a.decode()] + table.char[b.decode()] for a, b in merges]
+        assert table.sound == (last == whole)
 
 
 @given(st.lists(letters, max_size=5), st.integers(0, 30))
 def test_training_is_sound(texts, n):
     """No edge inside a token ever came back: so no two merges spell the same bytes."""
     tok = BPETokenizer.train(texts, 256 + n, special_tokens=(), pattern="none")
-    assert Ranks(tok.merges).sound
+    assert MergeTable(tok.merges).sound
 
 
 def test_two_merges_that_spell_the_same_bytes_make_one_token():
@@ -75,7 +76,7 @@ def test_two_merges_that_spell_the_same_bytes_make_one_token():
     vocab = BYTES | {256: b"ab", 257: b"bc", 258: b"abc"}
     tok = BPETokenizer(vocab, merges)
     assert tok.encode("abc") == [258]
-    assert not Ranks(merges).sound
+    assert not MergeTable(merges).sound
     merges = [(b"b", b"c"), (b"a", b"b"), (b"ab", b"c"), (b"a", b"bc")]
     tok = BPETokenizer({**BYTES, 256: b"bc", 257: b"ab", 258: b"abc"}, merges)
     assert tok.encode("abc") == [258]
@@ -86,9 +87,9 @@ def test_two_merges_that_spell_the_same_bytes_make_one_token():
 def test_a_merge_that_spells_again_gives_way_to_an_earlier_one():
     """The first abc, made late by (a, bc), joins the next a before the second abc is made."""
     merges = [(b"b", b"c"), (b"a", b"b"), (b"ab", b"c"), (b"abc", b"a"), (b"a", b"bc")]
-    ranks = Ranks(merges)
-    assert ranks.join("abcabc") == one_at_a_time(ranks, "abcabc")
-    assert ranks.join("abcabc") == ranks.char["abca"] + ranks.char["bc"]
+    table = MergeTable(merges)
+    assert table.join("abcabc") == one_at_a_time(table, "abcabc")
+    assert table.join("abcabc") == table.char["abca"] + table.char["bc"]
 
 
 @pytest.mark.parametrize(
@@ -100,7 +101,7 @@ def test_a_merge_that_spells_again_gives_way_to_an_earlier_one():
 )
 def test_a_bad_list_of_merges_is_refused(merges, says):
     with pytest.raises(ValueError, match=says):
-        Ranks(merges)
+        MergeTable(merges)
 
 
 @pytest.fixture(scope="module")
@@ -125,8 +126,8 @@ def test_a_long_word_takes_n_log_n(runs, kind):
     assert seconds[1] < 40 * seconds[0] + 0.1
 
 
-def test_the_roads_meet_at_the_border(runs):
-    ranks = Ranks(runs.merges)
+def test_both_ways_meet_at_the_border(runs):
+    table = MergeTable(runs.merges)
     for n in (LONG - 1, LONG, LONG + 1, 3 * LONG):
         for word in ("a" * n, "^" * n, "xyzzy" * n):
-            assert ranks.join(word) == ranks.join_long(word)
+            assert table.join(word) == table.join_long(word)

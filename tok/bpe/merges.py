@@ -1,6 +1,6 @@
 """A word -> its tokens: join the pair whose merge was learnt first, until none is left.
 
-As in `merges.py`, a word is a string with one character a token: chr(0..255) are the bytes.
+A word is a string with one character a token: chr(0..255) are the bytes.
 """
 
 from collections import defaultdict
@@ -14,23 +14,28 @@ LONG = 20  # bytes; beyond, looking at every pair again costs more
 FIRST = chr(256)  # the token that merge 0 makes
 
 
-class Table(dict[str, int]):
+def as_chars(word: str) -> str:
+    """A word's UTF-8 bytes as characters 0..255: "né" -> "nÃ©"."""
+    return word if word.isascii() else word.encode("utf-8").decode("latin-1")
+
+
+class PairRanks(dict[str, int]):
     """Pair -> rank; a pair that no merge joins ranks after all others."""
 
     def __missing__(self, pair: str) -> int:
         return NEVER
 
 
-class Ranks:
+class MergeTable:
     r"""Merges in order, ready to join. ValueError for a merge of parts that do not exist yet.
 
     Two merges may spell the same bytes: they make the same token.
-    `Ranks([(b"a", b"b")]).join("abc")` -> "\u0100c": the character 256 is what merge 0 made.
+    `MergeTable([(b"a", b"b")]).join("abc")` -> "\u0100c": the character 256 is what merge 0 made.
     """
 
     def __init__(self, merges: Iterable[tuple[bytes, bytes]]):
         self.char = {chr(i): chr(i) for i in range(256)}  # bytes, one character each -> token
-        self.rank = Table()
+        self.rank = PairRanks()
         self.pair: list[str] = []
         self.made: list[str] = []
         for k, merge in enumerate(merges):
@@ -60,19 +65,19 @@ class Ranks:
         return word
 
     def join_long(self, word: str) -> str:
-        """The same in O(n log n): a linked list of tokens, and for each rank the places it has."""
+        """The same in O(n log n): a linked list of tokens, and for each rank its positions."""
         rank, pair, made = self.rank.__getitem__, self.pair, self.made
-        token = [*word, ""]  # "" is the end, and every place that a token to its left took over
+        token = [*word, ""]  # "" is the end, and every position that a token to its left took over
         before = list(range(-1, len(word)))
         after = list(range(1, len(word) + 2))
-        places: dict[int, list[int]] = defaultdict(list)
+        positions: dict[int, list[int]] = defaultdict(list)
         for i, k in enumerate(map(rank, map(add, word, word[1:]))):
-            places[k].append(i)
-        todo = [k for k in places if k != NEVER]
+            positions[k].append(i)
+        todo = [k for k in positions if k != NEVER]
         heapify(todo)
         while todo:
             k = heappop(todo)
-            here = sorted(places.pop(k))
+            here = sorted(positions.pop(k))
             for n, i in enumerate(here):
                 if not token[i] or token[i] + token[after[i]] != pair[k]:
                     continue  # another merge has taken one of the two since
@@ -84,11 +89,11 @@ class Ranks:
                     (before[i], token[before[i]] + token[i]),
                 ):
                     if (r := rank(new)) != NEVER:
-                        if r not in places:
+                        if r not in positions:
                             heappush(todo, r)
-                        places[r].append(left)
+                        positions[r].append(left)
                 if todo and todo[0] < k:  # only where two merges spell the same: first things first
-                    places[k] = here[n + 1 :]
+                    positions[k] = here[n + 1 :]
                     heappush(todo, k)
                     break
         return "".join(token)
@@ -97,7 +102,7 @@ class Ranks:
         """Whether no merge of rank < limit crosses from token a to b, when their bytes are joined.
 
         Takes the two apart at their common edge, the later made first, and looks at each pair of
-        neighbours which that edge has seen. With equal ranks the left pair joins first.
+        neighbours which that edge ever had. With equal ranks the left pair joins first.
         """
         while self.rank[a + b] >= limit:
             if a > b:

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from tok import BPETokenizer, CharTokenizer
-from tok.count import count_words
-from tok.split import Splitter
-from tok.workers import in_order
+from tok.bpe.pretokenize import Splitter
+from tok.bpe.train import count_words
+from tok.bpe.workers import in_order
 
 ROOT = Path(__file__).parents[1]
 WORDS = [
@@ -47,7 +47,7 @@ def run_python(code, **env):
 @pytest.fixture
 def small_pieces(monkeypatch):
     """Pieces so small that a short text has many."""
-    monkeypatch.setattr("tok.count.PIECE", 300)
+    monkeypatch.setattr("tok.bpe.train.BLOCK", 300)
     monkeypatch.setattr("tok.bpe.BLOCK", 300)
 
 

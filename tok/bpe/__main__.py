@@ -3,16 +3,14 @@
 import argparse
 import os
 import sys
-from collections.abc import Generator, Iterable, Iterator, Sequence
-from contextlib import closing
-from functools import partial
+from collections.abc import Iterator, Sequence
 
 import tok
-from tok.bpe import END_OF_TEXT, BPETokenizer
-from tok.cli import Parser
-from tok.files import as_text, check_place, input_file, output_file, text_chunks
-from tok.packed import from_bytes, to_bytes
-from tok.progress import Progress
+from tok.base import END_OF_TEXT
+from tok.bpe import BPETokenizer
+from tok.cli import Parser, Progress, run
+from tok.files import as_text, check_writable, input_file, output_file, text_chunks
+from tok.ids import from_bytes, to_bytes
 
 OUT = "tok/bpe.json"
 LARGE = 8_000_000  # bytes; below, other processes cost more than they give
@@ -69,19 +67,18 @@ def train(args: argparse.Namespace) -> None:
     if args.special and args.no_special:
         raise ValueError("--special and --no-special exclude each other; give one of them")
     specials = [] if args.no_special else args.special or [END_OF_TEXT]
-    check_place(args.out)
+    check_writable(args.out)
     size = sum(map(size_of, args.files))
     reading = Progress("counting words", size)
     learning = Progress("learning merges", args.vocab - 256 - len(specials))
-    with closing(texts(args.files, reading)) as found:
-        made = BPETokenizer.train(
-            found,
-            args.vocab,
-            special_tokens=specials,
-            pattern=args.pattern,
-            workers=workers(args.workers, size),
-            step=learning,
-        )
+    made = BPETokenizer.train(
+        [chunks(name, reading) for name in args.files],
+        args.vocab,
+        special_tokens=specials,
+        pattern=args.pattern,
+        workers=workers(args.workers, size),
+        step=learning,
+    )
     learning.close()
     if not made.merges and args.vocab > made.vocab_size:
         raise ValueError(f"{', '.join(args.files)}: no two letters together; give a longer text")
@@ -96,20 +93,21 @@ def encode(args: argparse.Namespace) -> None:
     """Text -> ids, as text or binary."""
     tokenizer = tok.load(args.tokenizer)
     size = size_of(args.file)
-    with input_file(args.file) as file, output_file(args.out) as out:
-        blocks = tokenizer.encode_blocks(
-            counted([0], Progress("encoding", size), text_chunks(file, args.file)),
-            allowed_special="all" if args.special else "none",
-            workers=workers(args.workers, size),
-        )
-        between = b""
+    blocks = tokenizer.encode_blocks(
+        chunks(args.file, Progress("encoding", size)),
+        allowed_special="all" if args.special else "none",
+        workers=workers(args.workers, size),
+    )
+    separator = b""
+    with output_file(args.out) as out:
         for block in filter(len, blocks):
             if args.bin:
                 out.write(to_bytes(block))
             else:
-                out.write(between + " ".join(map(str, block)).encode())
-                between = b" "
-        out.write(b"" if args.bin else b"\n")
+                out.write(separator + " ".join(map(str, block)).encode())
+                separator = b" "
+        if not args.bin:
+            out.write(b"\n")
 
 
 def decode(args: argparse.Namespace) -> None:
@@ -117,31 +115,20 @@ def decode(args: argparse.Namespace) -> None:
     tokenizer = tok.load(args.tokenizer)
     with input_file(args.file) as file:
         data = file.read()
-    read = partial(from_bytes, tokenizer.vocab_size) if args.bin else numbers
+    if args.bin:
+        text = tokenizer.decode_bytes(from_bytes(tokenizer.vocab_size, data, args.file))
+    else:
+        text = tokenizer.decode_bytes(numbers(data, args.file))
     with output_file(args.out) as out:
-        out.write(tokenizer.decode_bytes(read(data, args.file)))
+        out.write(text)
 
 
-def texts(names: Iterable[str], show: Progress) -> Generator[Iterator[str], None, None]:
-    """Each file's text in chunks, without its byte-order mark."""
-    done = [0]
-    for name in names:
-        with input_file(name) as file:
-            yield without_mark(counted(done, show, text_chunks(file, name)))
-
-
-def without_mark(chunks: Iterator[str]) -> Iterator[str]:
-    """The same text without a byte-order mark at its head."""
-    yield next(chunks, "").removeprefix("\ufeff")
-    yield from chunks
-
-
-def counted(done: list[int], show: Progress, chunks: Iterable[str]) -> Iterator[str]:
-    """The chunks, while `show` hears how many characters have gone by, `done[0]` of them before."""
-    for chunk in chunks:
-        yield chunk
-        done[0] += len(chunk)
-        show(done[0])
+def chunks(name: str, show: Progress) -> Iterator[str]:
+    """The text of a file, a block at a time, while `show` hears how far it has come."""
+    with input_file(name) as file:
+        for chunk in text_chunks(file, name):
+            yield chunk
+            show.add(len(chunk))
     show.close()
 
 
@@ -166,3 +153,7 @@ def numbers(data: bytes, name: str) -> list[int]:
         if not (word.isascii() and word.isdigit()):
             raise ValueError(f"{name}: item {i} is {word[:20]!r}, not an id; for binary use --bin")
     return [int(word) for word in words]
+
+
+if __name__ == "__main__":
+    run(main)

@@ -4,8 +4,8 @@ r"""Byte-level BPE: any text in ids, and back without loss. Knows nothing of mod
     echo "Once upon a time" | python -m tok.bpe encode --tokenizer tok/bpe.json
     echo "79 110 99 101" | python -m tok.bpe decode --tokenizer tok/bpe.json
 
-Text is cut into words (`split.py`), a word is its UTF-8 bytes, and merges learnt from a text
-(`merges.py`) join neighbours, the earliest learnt first (`ranks.py`).
+Text is cut into words (`pretokenize.py`), a word is its UTF-8 bytes, and merges learnt from a text
+(`train.py`) join neighbours, the earliest learnt first (`merges.py`).
 """
 
 import codecs
@@ -14,23 +14,24 @@ from array import array
 from collections.abc import Callable, Collection, Iterable, Iterator
 from functools import partial
 from operator import index
-from typing import Any, TypeVar
+from typing import Any
 
-from tok import peers, saved
-from tok.count import count_words
-from tok.encoder import Encoder
-from tok.merges import learn
-from tok.packed import packed
-from tok.ranks import Ranks
-from tok.special import allowed, check_specials, safe_texts, special_parts
-from tok.split import Splitter
-from tok.workers import in_order
+from tok.base import END_OF_TEXT
+from tok.bpe.encode import Encoder
+from tok.bpe.interop import read_gpt2, save_hf, to_tiktoken
+from tok.bpe.merges import MergeTable
+from tok.bpe.pretokenize import Splitter
+from tok.bpe.storage import Parts, complete, read_bpe, write_bpe
+from tok.bpe.train import count_words, learn
+from tok.bpe.workers import in_order
+from tok.ids import id_array
+from tok.pieces import check_texts, safe_pieces
+from tok.special import allowed, check_specials, special_parts
+from tok.storage import blame
 
 MEMORY = 1 << 17  # words that encode remembers, about 250 bytes each
 FEW = 1 << 10  # the same for encode_iter
 SMALL, PIECE, BLOCK = 1 << 13, 1 << 16, 1 << 20  # characters at a time
-END_OF_TEXT = "<|endoftext|>"
-T = TypeVar("T")
 
 
 class BPETokenizer:
@@ -49,13 +50,13 @@ class BPETokenizer:
         pattern: str = "gpt2",
     ):
         self.vocab, self.merges, self.pattern = dict(vocab), list(merges), pattern
-        ranks, split = Ranks(self.merges), Splitter(pattern)
-        made = {text.encode("latin-1"): char for text, char in ranks.char.items()}
+        table, split = MergeTable(self.merges), Splitter(pattern)
+        made = {text.encode("latin-1"): char for text, char in table.char.items()}
         specials = check_specials(special_tokens)
         ids = complete(self.vocab, made, [s.encode("utf-8") for s in specials])
         self.special_tokens = {s: ids[s.encode("utf-8")] for s in specials}
-        self._ranks, self._split = ranks, split
-        self._encoder = Encoder(ranks, split, {c: ids[t] for t, c in made.items()}, MEMORY)
+        self._table, self._split = table, split
+        self._encoder = Encoder(table, split, {c: ids[t] for t, c in made.items()}, MEMORY)
 
     @classmethod
     def train(
@@ -83,7 +84,7 @@ class BPETokenizer:
                 f"tokens; give at least {least}"
             )
         split = Splitter(pattern)
-        words = count_words(strings(texts), split, specials, workers)
+        words = count_words(check_texts(texts), split, specials, workers)
         merges = learn(words, vocab_size - least, step)
         vocab = {i: bytes([i]) for i in range(256)}
         vocab |= {256 + i: a + b for i, (a, b) in enumerate(merges)}
@@ -101,7 +102,7 @@ class BPETokenizer:
         """
         chosen = allowed(allowed_special, self.special_tokens)
         ids: list[int] = []
-        for piece in safe_texts([text], chosen, self._split.cut, PIECE):
+        for piece in safe_pieces([text], chosen, self._split.cut, PIECE):
             ids += self._encode(self._encoder, chosen, piece)
         return ids
 
@@ -115,7 +116,7 @@ class BPETokenizer:
         """
         chosen = allowed(allowed_special, self.special_tokens)
         encoder = self._encoder.with_limit(FEW)
-        for piece in safe_texts(strings(chunks), chosen, self._split.cut, SMALL):
+        for piece in safe_pieces(check_texts(chunks), chosen, self._split.cut, SMALL):
             yield from self._encode(encoder, chosen, piece)
 
     def encode_blocks(
@@ -131,7 +132,7 @@ class BPETokenizer:
         """
         chosen = allowed(allowed_special, self.special_tokens)
         task = partial(self._block, chosen)
-        jobs = safe_texts(strings(chunks), chosen, self._split.cut, BLOCK)
+        jobs = safe_pieces(check_texts(chunks), chosen, self._split.cut, BLOCK)
         yield from in_order(task, jobs, workers)
 
     def decode(self, ids: Iterable[int]) -> str:
@@ -153,34 +154,45 @@ class BPETokenizer:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write JSON to read by eye, one merge a line; the same tokenizer gives the same bytes."""
-        saved.write_bpe(path, self.vocab, self.merges, self.special_tokens, self.pattern)
+        write_bpe(path, self._parts())
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> "BPETokenizer":
         """Read what `save` wrote. ValueError for anything else."""
-        with saved.blame(path):
-            return cls(*saved.read_bpe(path))
+        with blame(path):
+            return cls(*read_bpe(path))
 
     @classmethod
     def from_gpt2(
-        cls, vocab: str | os.PathLike[str], merges: str | os.PathLike[str]
+        cls,
+        vocab: str | os.PathLike[str],
+        merges: str | os.PathLike[str],
+        special_tokens: Iterable[str] = (),
     ) -> "BPETokenizer":
-        """GPT-2's published vocab.json and merges.txt. ValueError for files in another form."""
-        return cls(*peers.read_gpt2(vocab, merges), pattern="gpt2")
+        """GPT-2's published vocab.json and merges.txt. ValueError for files in another form.
+
+        Special tokens that the files do not have get the next ids.
+        """
+        wanted = check_specials(special_tokens)
+        ids, pairs, specials = read_gpt2(vocab, merges)
+        return cls(ids, pairs, [*specials, *(s for s in wanted if s not in specials)], "gpt2")
 
     def to_tiktoken(self, name: str = "llm-tiny") -> Any:
         """A tiktoken.Encoding with the same ids. ValueError where tiktoken can give no such.
 
         Needs the package tiktoken.
         """
-        return peers.to_tiktoken(self, self._split.expression, self._ranks.sound, name)
+        return to_tiktoken(self._parts(), self._split.expression, self._table.sound, name)
 
     def save_hf(self, path: str | os.PathLike[str]) -> None:
         """Write a tokenizer.json for Hugging Face's tokenizers, which then gives the same ids."""
-        peers.save_hf(path, self, self._split.expression)
+        save_hf(path, self._parts(), self._split.expression)
 
     def __reduce__(self) -> tuple[type["BPETokenizer"], tuple[object, ...]]:
-        return BPETokenizer, (self.vocab, self.merges, list(self.special_tokens), self.pattern)
+        return BPETokenizer, tuple(self._parts())
+
+    def _parts(self) -> Parts:
+        return Parts(self.vocab, self.merges, self.special_tokens, self.pattern)
 
     def _encode(self, encoder: Encoder, specials: Collection[str], text: str) -> list[int]:
         ids: list[int] = []
@@ -189,46 +201,10 @@ class BPETokenizer:
         return ids
 
     def _block(self, specials: Collection[str], text: str) -> "array[int]":
-        return packed(self.vocab_size, self.encode(text, allowed_special=set(specials)))
+        return id_array(self.vocab_size, self.encode(text, allowed_special=set(specials)))
 
     def _token(self, i: int) -> bytes:
         try:
             return self.vocab[index(i)]
         except KeyError:
             raise ValueError(f"unknown id {i}; the vocabulary has {self.vocab_size} ids") from None
-
-
-def complete(
-    vocab: dict[int, bytes], made: Collection[bytes], specials: Iterable[bytes]
-) -> dict[bytes, int]:
-    """Give each special token an id in vocab, and return token -> id.
-
-    ValueError unless each token is there once, and is what bytes and merges make, or special.
-    """
-    ids: dict[bytes, int] = {}
-    for i, token in vocab.items():
-        if ids.setdefault(token, i) != i:
-            raise ValueError(f"ids {ids[token]} and {i} are both {token!r}; keep one of them")
-    for token in specials:
-        if token in made:
-            raise ValueError(f"special token {token!r} is an ordinary token too; make it longer")
-        vocab[ids.setdefault(token, max(vocab, default=-1) + 1)] = token
-    if missing := [token for token in made if token not in ids]:
-        raise ValueError(f"the vocabulary has no id for {missing[0]!r}; add it")
-    if stray := ids.keys() - set(made) - set(specials):
-        raise ValueError(f"no merge makes the token {min(stray)!r}; remove it, or call it special")
-    return ids
-
-
-def strings(texts: Iterable[T]) -> Iterable[T]:
-    """The texts; ValueError for a single string, which would be taken letter by letter."""
-    if isinstance(texts, str):
-        raise ValueError(f"texts={texts[:20]!r} is one string; give a list of them: [text]")
-    return texts
-
-
-if __name__ == "__main__":
-    from tok.cli import run
-    from tok.commands import main
-
-    run(main)

@@ -60,7 +60,7 @@ class Splitter:
         return Splitter, (self.pattern,)
 
     def words(self, text: str) -> list[str]:
-        """All of the text in order, cut into words. ValueError where the pattern skips a place."""
+        """All of the text in order, cut into words. ValueError if the pattern skips any of it."""
         words: list[str] = self._ascii(text) if text.isascii() else self._words(text)
         return words
 
@@ -70,7 +70,7 @@ class Splitter:
         return units
 
     def cut(self, text: str) -> int:
-        """The last place where the text can be cut and give the same words, whatever follows.
+        """The last position where the text can be cut and give the same words, whatever follows.
 
         0 where none is known: the patterns gpt2 and gpt4 end a word at white space, "none" and a
         pattern of your own promise nothing.

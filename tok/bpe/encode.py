@@ -3,9 +3,8 @@
 from collections.abc import Callable, Mapping
 from itertools import chain
 
-from tok.merges import as_chars
-from tok.ranks import Ranks
-from tok.split import Splitter
+from tok.bpe.merges import MergeTable, as_chars
+from tok.bpe.pretokenize import Splitter
 
 Ids = tuple[int, ...]
 LONG = 64  # characters; a longer word hardly comes again
@@ -28,16 +27,16 @@ class Memory(dict[str, Ids]):
 
 
 class Encoder:
-    """Ranks and a split at work; `id` gives the id of each token, `limit` words are remembered."""
+    """Merges and a split at work; `id` gives the id of each token, `limit` words are remembered."""
 
-    def __init__(self, ranks: Ranks, split: Splitter, id: Mapping[str, int], limit: int):
-        self.ranks, self.split, self.id = ranks, split, id
+    def __init__(self, merges: MergeTable, split: Splitter, id: Mapping[str, int], limit: int):
+        self.merges, self.split, self.id = merges, split, id
         self.words = Memory(self.find_word, limit)
         self.units = Memory(self.find_unit, limit)
 
     def with_limit(self, limit: int) -> "Encoder":
         """The same with a memory of its own."""
-        return Encoder(self.ranks, self.split, self.id, limit)
+        return Encoder(self.merges, self.split, self.id, limit)
 
     def encode(self, text: str) -> list[int]:
         """Ids of a text."""
@@ -53,4 +52,4 @@ class Encoder:
 
     def find_word(self, word: str) -> Ids:
         """Ids of a word, by joining its bytes."""
-        return tuple(map(self.id.__getitem__, self.ranks.join(as_chars(word))))
+        return tuple(map(self.id.__getitem__, self.merges.join(as_chars(word))))

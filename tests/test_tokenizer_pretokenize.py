@@ -1,4 +1,4 @@
-"""Splitting: the quick roads give the published pattern's words, and cuts change nothing."""
+"""Splitting: all implementations give the published pattern's words, and cuts change nothing."""
 
 import pickle
 
@@ -7,8 +7,9 @@ import regex
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tok.special import safe_texts, special_parts
-from tok.split import PATTERNS, Splitter
+from tok.bpe.pretokenize import PATTERNS, Splitter
+from tok.pieces import safe_pieces
+from tok.special import special_parts
 
 AWKWARD = "aZé漢1²½ \t\n\r\x0b\x1c\x85\xa0\u2028\u3000'sſtl\u0301_-,.!🙂\u200d\u05d0\u0627\0"
 texts = st.text(st.sampled_from(AWKWARD), max_size=40) | st.text(max_size=40)
@@ -18,7 +19,7 @@ named = pytest.mark.parametrize("name", ["gpt2", "gpt4"])
 
 @named
 @given(text=texts | ascii_texts)
-def test_all_roads_give_the_words_of_the_pattern(name, text):
+def test_all_implementations_give_the_words_of_the_pattern(name, text):
     split = Splitter(name)
     want = regex.findall(PATTERNS[name], text)
     assert split.words(text) == want
@@ -56,7 +57,7 @@ def test_where_a_text_is_cut(name, text, at):
 @given(chunks=st.lists(st.text("é漢1a ", max_size=9), max_size=9), size=st.integers(1, 9))
 def test_pieces_are_the_text_and_break_no_special_token(chunks, size):
     specials = ["é漢", "é漢1", "a a 1"]
-    pieces = list(safe_texts(chunks, specials, Splitter().cut, size))
+    pieces = list(safe_pieces(chunks, specials, Splitter().cut, size))
     text = "".join(chunks)
     assert "".join(pieces) == text
 

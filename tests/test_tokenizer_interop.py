@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tok import BPETokenizer
-from tok.peers import LETTER, spelt, unspelt
+from tok.bpe.interop import LETTER, spelt, unspelt
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 END = "<|endoftext|>"

@@ -1,17 +1,61 @@
-"""Learning merges: join the pair of neighbours seen most often, again and again.
+"""Learning merges: count words, then join the most frequent pair of neighbours, again and again.
 
 Words repeat, so each different word is held once, with its count. A word is a string with one
 character a token: chr(0..255) are the bytes, chr(256 + k) is what merge k made. Joining a pair is
 then `str.replace`. Each merge visits the words that hold its pair, and no others.
 """
 
-from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Iterable, Mapping
+from functools import partial
 from heapq import heapify, heappop, heappush
 from operator import add
 
+from tok.bpe.merges import as_chars
+from tok.bpe.pretokenize import Splitter
+from tok.bpe.workers import in_order
+from tok.pieces import Batch, batches
+from tok.special import special_parts
+
+BLOCK = 1 << 20  # characters at a time
 DOWN = bytes(range(255, -1, -1))
 END = "\u0100"  # greater than any byte
+
+
+def count_words(
+    texts: Iterable[str | Iterable[str]],
+    split: Splitter,
+    specials: Collection[str] = (),
+    workers: int = 1,
+) -> Counter[str]:
+    """How often each word occurs. Special tokens cut a text and are not counted.
+
+    No word crosses from one text to the next.
+    """
+    task = partial(count_batch, split, specials)
+    words: Counter[str] = Counter()
+    for found in in_order(task, batches(texts, specials, split.cut, BLOCK), workers):
+        for word, n in found.items():
+            words[word] += n
+    return words
+
+
+def count_batch(split: Splitter, specials: Collection[str], batch: Batch) -> Counter[str]:
+    """Count the words of some pieces. ASCII is split at once, other text in two steps."""
+    words: Counter[str] = Counter()
+    units: Counter[str] = Counter()
+    for piece in filter(None, batch):
+        for part, special in special_parts(piece, specials):
+            if special:
+                continue
+            if part.isascii():
+                words.update(split.words(part))
+            else:
+                units.update(split.units(part))
+    for unit, n in units.items():
+        for word in split.words(unit):
+            words[word] += n
+    return words
 
 
 def learn(
@@ -35,16 +79,11 @@ def learn(
     return merges
 
 
-def as_chars(word: str) -> str:
-    """A word's UTF-8 bytes as characters 0..255: "né" -> "nÃ©"."""
-    return word if word.isascii() else word.encode("utf-8").decode("latin-1")
-
-
 class Pairs:
     """Words as they stand, and for each pair of neighbours its count and the words that hold it.
 
-    `where` names a word once a place, and keeps words that have lost the pair since: asking the
-    word is cheaper than keeping the list true. `count` is always true.
+    `where` names a word once for each occurrence, and keeps words that have lost the pair since:
+    asking the word is cheaper than keeping the list true. `count` is always true.
     """
 
     def __init__(self, words: Mapping[str, int]):
@@ -54,14 +93,14 @@ class Pairs:
         for i, word in enumerate(self.words):
             for pair in map(add, word, word[1:]):
                 self.where[pair].append(i)
-        self.count = {pair: self.total(places) for pair, places in self.where.items()}
+        self.count = {pair: self.total(found) for pair, found in self.where.items()}
 
-    def total(self, places: list[int]) -> int:
-        """How often the words at these places occur in all."""
-        return sum(map(self.times.__getitem__, places))
+    def total(self, indices: list[int]) -> int:
+        """How often these words occur in all."""
+        return sum(map(self.times.__getitem__, indices))
 
     def join(self, pair: str, new: str) -> dict[str, list[int]]:
-        """Replace a pair by a new token in every word; return the pairs born and their places."""
+        """Replace a pair by a new token in every word; return the new pairs and their words."""
         count, words = self.count, self.words
         first, last = pair[0], pair[1]
         born: dict[str, list[int]] = defaultdict(list)
@@ -81,7 +120,7 @@ class Pairs:
                     count[last + piece[0]] -= n
                     born[new + piece[0]].append(i)
         del count[pair]
-        count.update((p, self.total(places)) for p, places in born.items())
+        count.update((p, self.total(found)) for p, found in born.items())
         self.where.update(born)
         return born
 
@@ -136,6 +175,6 @@ class Queue:
         heapify(self.ties)
 
     def order(self, pair: str) -> str:
-        """A string that sorts first for the greater pair: bytes turned over, ends above all."""
+        """A string that sorts first for the greater pair: bytes inverted, ends above all."""
         a, b = (self.tokens[ord(c)].translate(DOWN).decode("latin-1") for c in pair)
         return a + END + b + END

@@ -1,0 +1,50 @@
+"""What every tokenizer can do. Text -> ids -> text; how is each tokenizer's own business."""
+
+import os
+from array import array
+from collections.abc import Collection, Iterable, Iterator
+from typing import Protocol
+
+END_OF_TEXT = "<|endoftext|>"
+
+
+class Tokenizer(Protocol):
+    """The methods that BPETokenizer and CharTokenizer share, for type hints.
+
+    Special tokens in a text are plain text unless `allowed_special` names them.
+    """
+
+    special_tokens: dict[str, int]
+
+    @property
+    def vocab_size(self) -> int:
+        """How many ids there are, special tokens included."""
+
+    def encode(self, text: str, *, allowed_special: str | Collection[str] = "none") -> list[int]:
+        """Text -> ids."""
+
+    def encode_iter(
+        self, chunks: Iterable[str], *, allowed_special: str | Collection[str] = "none"
+    ) -> Iterator[int]:
+        """The ids of all chunks as one text, one by one, in little memory."""
+
+    def encode_blocks(
+        self,
+        chunks: Iterable[str],
+        *,
+        allowed_special: str | Collection[str] = "none",
+        workers: int = 1,
+    ) -> Iterator["array[int]"]:
+        """The ids of all chunks as one text, in arrays of uint16 or uint32."""
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """Ids -> text. ValueError for an unknown id."""
+
+    def decode_bytes(self, ids: Iterable[int]) -> bytes:
+        """Ids -> UTF-8 bytes, exactly. ValueError for an unknown id."""
+
+    def decode_stream(self, ids: Iterable[int]) -> Iterator[str]:
+        """Text as ids come in, whole characters only."""
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write a JSON file that `tok.load` reads; the same tokenizer gives the same bytes."""

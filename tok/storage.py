@@ -1,0 +1,72 @@
+"""Tokenizers as JSON that a person can read: kind, version, settings, then one merge a line."""
+
+import errno
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from tok.files import as_text, output_file
+
+VERSION = 1
+
+
+@contextmanager
+def blame(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Turn whatever a wrong file leads to into a ValueError that names the file."""
+    name = os.fspath(path)
+    try:
+        yield
+    except (KeyError, TypeError, AttributeError, OverflowError) as e:
+        raise ValueError(f"{name}: damaged ({type(e).__name__}: {e}); train it again") from None
+    except ValueError as e:
+        raise ValueError(str(e) if str(e).startswith(name) else f"{name}: {e}") from None
+
+
+def read_kind(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """A tokenizer file as a dict with `kind`. ValueError for anything that is not one of ours."""
+    name = os.fspath(path)
+    try:
+        with open(path, "rb") as file:
+            text = as_text(file.read(), name)
+    except FileNotFoundError:
+        cure = "no such file; make a tokenizer with python -m tok.bpe train"
+        raise FileNotFoundError(errno.ENOENT, cure, name) from None
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError) as e:
+        raise ValueError(f"{name}: not a tokenizer: malformed JSON ({e}); train it again") from None
+    if isinstance(found, dict) and isinstance(found.get("model"), dict):
+        raise ValueError(f"{name}: a tokenizer.json of Hugging Face; load it with `tokenizers`")
+    if not isinstance(found, dict) or not isinstance(found.get("kind"), str):
+        raise ValueError(f"{name}: JSON, but no tokenizer of llm-tiny (no 'kind'); train one")
+    return found
+
+
+def read(path: str | os.PathLike[str], kind: str) -> dict[str, Any]:
+    """The same for one kind and this version."""
+    name, found = os.fspath(path), read_kind(path)
+    if found["kind"] != kind:
+        raise ValueError(f"{name}: kind is {found['kind']!r}, not {kind!r}; use tok.load")
+    if found.get("version") != VERSION:
+        raise ValueError(f"{name}: version {found.get('version')!r}, not {VERSION}; train it again")
+    return found
+
+
+def write_lines(path: str | os.PathLike[str], content: dict[str, Any]) -> None:
+    """Write JSON, one key a line and one merge a line."""
+    with output_file(path) as file:
+        file.write(as_lines(content))
+
+
+def as_lines(content: dict[str, Any]) -> bytes:
+    """JSON, one key a line and one merge a line."""
+    lines = []
+    for key, value in content.items():
+        if key == "merges":
+            shown = "[\n" + ",\n".join(json.dumps(row, ensure_ascii=False) for row in value) + "\n]"
+        else:
+            shown = json.dumps(value, ensure_ascii=False)
+        lines.append(f"{json.dumps(key)}: {shown}")
+    return ("{\n" + ",\n".join(lines) + "\n}\n").encode("utf-8")
