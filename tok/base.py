@@ -37,6 +37,15 @@ class Tokenizer(Protocol):
     ) -> Iterator["array[int]"]:
         """The ids of all chunks as one text, in arrays of uint16 or uint32."""
 
+    def encode_documents(
+        self,
+        documents: Iterable[str | Iterable[str]],
+        *,
+        end: int | None = None,
+        workers: int = 1,
+    ) -> Iterator["array[int]"]:
+        """The ids of each document by itself, then `end`, in arrays of uint16 or uint32."""
+
     def decode(self, ids: Iterable[int]) -> str:
         """Ids -> text. ValueError for an unknown id."""
 

@@ -25,7 +25,7 @@ from tok.bpe.storage import Parts, complete, read_bpe, write_bpe
 from tok.bpe.train import count_words, learn
 from tok.bpe.workers import in_order
 from tok.ids import id_array
-from tok.pieces import check_texts, safe_pieces
+from tok.pieces import Batch, batches, check_texts, safe_pieces
 from tok.special import allowed, check_specials, special_parts
 from tok.storage import blame
 
@@ -135,6 +135,23 @@ class BPETokenizer:
         jobs = safe_pieces(check_texts(chunks), chosen, self._split.cut, BLOCK)
         yield from in_order(task, jobs, workers)
 
+    def encode_documents(
+        self,
+        documents: Iterable[str | Iterable[str]],
+        *,
+        end: int | None = None,
+        workers: int = 1,
+    ) -> Iterator["array[int]"]:
+        """The ids of each document by itself, then `end`, in arrays of uint16 or uint32.
+
+        A document is a string or an iterable of its chunks, read to its end before the next, so it
+        may be larger than memory. Special tokens in it are plain text.
+        [["a", "b"], "c"] with end=256 -> ids of "ab", 256, ids of "c", 256.
+        """
+        task = partial(self._batch, end)
+        jobs = batches(check_texts(documents), (), self._split.cut, BLOCK)
+        yield from in_order(task, jobs, workers)
+
     def decode(self, ids: Iterable[int]) -> str:
         """Ids -> text; bytes that are not UTF-8 become U+FFFD. ValueError for an unknown id."""
         return self.decode_bytes(ids).decode("utf-8", "replace")
@@ -202,6 +219,15 @@ class BPETokenizer:
 
     def _block(self, specials: Collection[str], text: str) -> "array[int]":
         return id_array(self.vocab_size, self.encode(text, allowed_special=set(specials)))
+
+    def _batch(self, end: int | None, batch: Batch) -> "array[int]":
+        ids: list[int] = []
+        for piece in batch:
+            if piece is not None:
+                ids += self._encoder.encode(piece)
+            elif end is not None:
+                ids.append(end)
+        return id_array(self.vocab_size, ids)
 
     def _token(self, i: int) -> bytes:
         try:

@@ -42,17 +42,18 @@ def count_words(
 
 def count_batch(split: Splitter, specials: Collection[str], batch: Batch) -> Counter[str]:
     """Count the words of some pieces. ASCII is split at once, other text in two steps."""
-    words: Counter[str] = Counter()
-    units: Counter[str] = Counter()
+    whole: list[str] = []
+    units: list[str] = []
     for piece in filter(None, batch):
         for part, special in special_parts(piece, specials):
             if special:
                 continue
             if part.isascii():
-                words.update(split.words(part))
+                whole += split.words(part)
             else:
-                units.update(split.units(part))
-    for unit, n in units.items():
+                units += split.units(part)
+    words = Counter(whole)
+    for unit, n in Counter(units).items():
         for word in split.words(unit):
             words[word] += n
     return words
