@@ -13,10 +13,12 @@ import pytest
 import tok
 from tok import CharTokenizer, cli
 from tok.bpe import __main__ as commands
+from tok.bpe.interop import LETTER
 from tok.cli import Progress
 from tok.files import check_writable, output_file, read_text, replacing, text_chunks
 
 ROOT = Path(__file__).parents[1]
+GPT2 = ROOT.parent / "shared" / "data" / "gpt2"
 TEXT = "\ufeffOnce upon a time, naïve café 🙂.\r\n<|endoftext|>It rained.  \n" * 20
 
 
@@ -136,6 +138,14 @@ def test_nothing_in_nothing_out(here, monkeypatch):
         ("decode three.bin --bin --tokenizer t.json --out o", "3 bytes is not a multiple of 2"),
         ("decode three.bin --tokenizer t.json --out o", "item 0 is 'abc', not an id"),
         ("decode big.txt --tokenizer t.json --out o", "unknown id 5000"),
+        ("import none.json m.txt --out o", "none.json: No such file"),
+        ("import t.json none.txt --out o", "t.json: not a vocab.json, token -> id"),
+        ("import big.txt m.txt --out o", "big.txt: not a vocab.json, token -> id"),
+        ("import v.json none.txt --out o", "none.txt: No such file"),
+        ("import v.json a.txt --out o", "a.txt: line 1 is 'Once .* not two tokens"),
+        ("import v.json m.txt --out o --special a", "ordinary token"),
+        ("import v.json m.txt --out no/o", "no/o: No such file"),
+        ("import v.json", "required: MERGES.txt"),
         ("decod", "invalid choice"),
         ("", "required"),
     ],
@@ -152,6 +162,8 @@ def test_mistakes_leave_no_file(here, line, says):
         "hurt.json": b'{"kind": "bpe", "version": 1, "bytes": []}',
         "three.bin": b"abc",
         "big.txt": b"1 5000",
+        "v.json": json.dumps({letter: b for b, letter in LETTER.items()}).encode(),
+        "m.txt": b"#version: 0.2\n",
     }
     for name, data in files.items():
         Path(name).write_bytes(data)
@@ -196,8 +208,28 @@ def test_a_file_of_the_other_kind(here):
         CharTokenizer.load("t.json")
 
 
+def test_import_makes_a_tokenizer_of_gpt2s_files(here, capsys):
+    ids = {LETTER[b]: b for b in range(256)} | {"ab": 256, "<|endoftext|>": 257}
+    Path("v.json").write_text(json.dumps(ids), "utf-8")
+    Path("m.txt").write_text("#version: 0.2\na b\n", "utf-8")
+    special = ["--special", "<|pad|>", "--special", "<|endoftext|>"]
+    assert commands.main(["import", "v.json", "m.txt", "--out", "g.json", *special]) == 0
+    says = "g.json: 259 tokens; <|endoftext|> is 257, <|pad|> is 258"
+    assert says in capsys.readouterr().err
+    got = tok.load("g.json").encode("cab<|pad|><|endoftext|>", allowed_special="all")
+    assert got == [99, 256, 258, 257]
+
+
+@pytest.mark.skipif(not GPT2.is_dir(), reason="GPT-2's published files are not here")
+def test_import_of_the_published_files(here, capsys):
+    Path("tok").mkdir()
+    commands.main(["import", *(str(GPT2 / name) for name in ("vocab.json", "merges.txt"))])
+    assert "tok/gpt2.json: 50257 tokens; <|endoftext|> is 50256" in capsys.readouterr().err
+    assert tok.load("tok/gpt2.json").encode("Hello world") == [15496, 995]
+
+
 def test_help_has_an_example(capsys):
-    for command in ("train", "encode", "decode"):
+    for command in ("train", "encode", "decode", "import"):
         with pytest.raises(SystemExit):
             commands.main([command, "--help"])
         assert f"python -m tok.bpe {command}" in capsys.readouterr().out

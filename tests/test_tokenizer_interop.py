@@ -192,6 +192,10 @@ def test_from_gpt2_in_small(tmp_path):
     tok = BPETokenizer.from_gpt2(*small_files(tmp_path))
     assert tok.merges == [(b"a", b"b")]
     assert tok.encode("cab" + END, allowed_special="all") == [99, 256, 257]
+    more = BPETokenizer.from_gpt2(*small_files(tmp_path), special_tokens=["<|a|>", END, "<|b|>"])
+    assert more.special_tokens == {END: 257, "<|a|>": 258, "<|b|>": 259}
+    with pytest.raises(ValueError, match=r"one string; give \['<x>'\]"):
+        BPETokenizer.from_gpt2(*small_files(tmp_path), special_tokens="<x>")
 
 
 @pytest.mark.parametrize(
@@ -210,7 +214,7 @@ def test_from_gpt2_refuses(tmp_path, merges, says):
 
 def test_from_gpt2_refuses_another_json(tmp_path):
     files = small_files(tmp_path)
-    for text in ("[1]", "{", '{"a": "b"}'):
+    for text in ("[1]", "{", '{"a": "b"}', '{"a": Infinity}', "[" * 100_000):
         files[0].write_text(text, "utf-8")
         with pytest.raises(ValueError, match=r"vocab.json: not a vocab.json"):
             BPETokenizer.from_gpt2(*files)

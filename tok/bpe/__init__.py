@@ -3,6 +3,7 @@ r"""Byte-level BPE: any text in ids, and back without loss. Knows nothing of mod
     python -m tok.bpe train data/tiny.txt --vocab 1000 --out tok/bpe.json
     echo "Once upon a time" | python -m tok.bpe encode --tokenizer tok/bpe.json
     echo "79 110 99 101" | python -m tok.bpe decode --tokenizer tok/bpe.json
+    python -m tok.bpe import vocab.json merges.txt --out tok/gpt2.json    # GPT-2's own
 
 Text is cut into words (`pretokenize.py`), a word is its UTF-8 bytes, and merges learnt from a text
 (`train.py`) join neighbours, the earliest learnt first (`merges.py`).

@@ -1,4 +1,4 @@
-"""`python -m tok.bpe train|encode|decode`: the tokenizer as filters."""
+"""`python -m tok.bpe train|encode|decode|import`: make a tokenizer, and use it as a filter."""
 
 import argparse
 import os
@@ -12,54 +12,50 @@ from tok.cli import Parser, Progress, run
 from tok.files import as_text, check_writable, input_file, output_file, text_chunks
 from tok.ids import from_bytes, to_bytes
 
-OUT = "tok/bpe.json"
+OUT, GPT2 = "tok/bpe.json", "tok/gpt2.json"
 LARGE = 8_000_000  # bytes; below, other processes cost more than they give
 TRAIN = f"""example:
   python -m tok.bpe train data/tiny.txt --vocab 1000 --out {OUT}"""
 ENCODE = f"""examples:
   echo "Once upon a time" | python -m tok.bpe encode --tokenizer {OUT}
   python -m tok.bpe encode data/tiny.txt --tokenizer {OUT} --bin --out tiny.bin"""
+IMPORT = """example:
+  python -m tok.bpe import vocab.json merges.txt --out tok/gpt2.json"""
 DECODE = f"""examples:
   echo "79 110 99 101" | python -m tok.bpe decode --tokenizer {OUT}
   python -m tok.bpe decode tiny.bin --tokenizer {OUT} --bin --out tiny.txt"""
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command. ValueError and OSError for input that it can't take."""
-    args = parser().parse_args(argv)
-    {"train": train, "encode": encode, "decode": decode}[args.command](args)
-    return 0
+def chunks(name: str, show: Progress) -> Iterator[str]:
+    """The text of a file, a block at a time, while `show` hears how far it has come."""
+    with input_file(name) as file:
+        for chunk in text_chunks(file, name):
+            yield chunk
+            show.add(len(chunk))
+    show.close()
 
 
-def parser() -> Parser:
-    """The flags of the three commands."""
-    top = Parser(prog="python -m tok.bpe", description="Byte-level BPE: learn it, use it.")
-    commands = top.add_subparsers(dest="command", required=True, metavar="train|encode|decode")
-    p = commands.add_parser("train", help="learn merges from text files", epilog=TRAIN)
-    p.add_argument("files", nargs="+", metavar="FILE", help="UTF-8 text, - for stdin")
-    p.add_argument("--vocab", type=int, default=1000, help="bytes + merges + special tokens (1000)")
-    p.add_argument(
-        "--special", action="append", metavar="S", help=f"special token, may repeat ({END_OF_TEXT})"
-    )
-    p.add_argument("--no-special", action="store_true", help="no special token at all")
-    p.add_argument("--pattern", default="gpt2", help="gpt2, gpt4, none or a regular expression")
-    p.add_argument("--out", default=OUT, metavar="FILE", help=f"where to save ({OUT})")
-    p.add_argument("--workers", type=int, help="processes; default: the CPUs, 1 for small files")
-    p = commands.add_parser("encode", help="text -> ids", epilog=ENCODE)
-    filter_flags(p)
-    p.add_argument("--special", action="store_true", help="special tokens in the text are special")
-    p.add_argument("--workers", type=int, help="processes; default: the CPUs, 1 for small files")
-    p = commands.add_parser("decode", help="ids -> text", epilog=DECODE)
-    filter_flags(p)
-    return top
+def workers(given: int | None, size: int) -> int:
+    """How many processes to use: as given, or one a CPU where the input is large."""
+    if given is not None:
+        return given
+    if size < LARGE:
+        return 1
+    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 
 
-def filter_flags(p: argparse.ArgumentParser) -> None:
-    """What encode and decode share."""
-    p.add_argument("file", nargs="?", default="-", metavar="FILE", help="default: stdin")
-    p.add_argument("--tokenizer", default=OUT, metavar="FILE", help=f"a saved tokenizer ({OUT})")
-    p.add_argument("--out", default="-", metavar="FILE", help="default: stdout")
-    p.add_argument("--bin", action="store_true", help="ids as uint16, uint32 above 65,536 ids")
+def size_of(name: str) -> int:
+    """Bytes of a file, 0 for stdin."""
+    return 0 if name == "-" else os.path.getsize(name)
+
+
+def numbers(data: bytes, name: str) -> list[int]:
+    """Ids from text. ValueError for a word that is no number."""
+    words = as_text(data, name).split()
+    for i, word in enumerate(words):
+        if not (word.isascii() and word.isdigit()):
+            raise ValueError(f"{name}: item {i} is {word[:20]!r}, not an id; for binary use --bin")
+    return [int(word) for word in words]
 
 
 def train(args: argparse.Namespace) -> None:
@@ -123,36 +119,60 @@ def decode(args: argparse.Namespace) -> None:
         out.write(text)
 
 
-def chunks(name: str, show: Progress) -> Iterator[str]:
-    """The text of a file, a block at a time, while `show` hears how far it has come."""
-    with input_file(name) as file:
-        for chunk in text_chunks(file, name):
-            yield chunk
-            show.add(len(chunk))
-    show.close()
+def import_gpt2(args: argparse.Namespace) -> None:
+    """GPT-2's two files -> one of ours."""
+    made = BPETokenizer.from_gpt2(args.vocab, args.merges, args.special or ())
+    made.save(args.out)
+    specials = ", ".join(f"{text} is {i}" for text, i in made.special_tokens.items())
+    print(f"{args.out}: {made.vocab_size} tokens; {specials or 'none special'}", file=sys.stderr)
 
 
-def workers(given: int | None, size: int) -> int:
-    """How many processes to use: as given, or one a CPU where the input is large."""
-    if given is not None:
-        return given
-    if size < LARGE:
-        return 1
-    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+COMMANDS = {"train": train, "encode": encode, "decode": decode, "import": import_gpt2}
 
 
-def size_of(name: str) -> int:
-    """Bytes of a file, 0 for stdin."""
-    return 0 if name == "-" else os.path.getsize(name)
+def filter_flags(p: argparse.ArgumentParser) -> None:
+    """What encode and decode share."""
+    p.add_argument("file", nargs="?", default="-", metavar="FILE", help="default: stdin")
+    p.add_argument("--tokenizer", default=OUT, metavar="FILE", help=f"a saved tokenizer ({OUT})")
+    p.add_argument("--out", default="-", metavar="FILE", help="default: stdout")
+    p.add_argument("--bin", action="store_true", help="ids as uint16, uint32 above 65,536 ids")
 
 
-def numbers(data: bytes, name: str) -> list[int]:
-    """Ids from text. ValueError for a word that is no number."""
-    words = as_text(data, name).split()
-    for i, word in enumerate(words):
-        if not (word.isascii() and word.isdigit()):
-            raise ValueError(f"{name}: item {i} is {word[:20]!r}, not an id; for binary use --bin")
-    return [int(word) for word in words]
+def parser() -> Parser:
+    """The flags of all commands."""
+    top = Parser(prog="python -m tok.bpe", description="Byte-level BPE: learn it, use it.")
+    commands = top.add_subparsers(dest="command", required=True, metavar="|".join(COMMANDS))
+    p = commands.add_parser("train", help="learn merges from text files", epilog=TRAIN)
+    p.add_argument("files", nargs="+", metavar="FILE", help="UTF-8 text, - for stdin")
+    p.add_argument("--vocab", type=int, default=1000, help="bytes + merges + special tokens (1000)")
+    p.add_argument(
+        "--special", action="append", metavar="S", help=f"special token, may repeat ({END_OF_TEXT})"
+    )
+    p.add_argument("--no-special", action="store_true", help="no special token at all")
+    p.add_argument("--pattern", default="gpt2", help="gpt2, gpt4, none or a regular expression")
+    p.add_argument("--out", default=OUT, metavar="FILE", help=f"where to save ({OUT})")
+    p.add_argument("--workers", type=int, help="processes; default: the CPUs, 1 for small files")
+    p = commands.add_parser("encode", help="text -> ids", epilog=ENCODE)
+    filter_flags(p)
+    p.add_argument("--special", action="store_true", help="special tokens in the text are special")
+    p.add_argument("--workers", type=int, help="processes; default: the CPUs, 1 for small files")
+    p = commands.add_parser("decode", help="ids -> text", epilog=DECODE)
+    filter_flags(p)
+    p = commands.add_parser("import", help="GPT-2's published files -> a tokenizer", epilog=IMPORT)
+    p.add_argument("vocab", metavar="VOCAB.json", help="token -> id")
+    p.add_argument("merges", metavar="MERGES.txt", help="one merge a line, the first learnt first")
+    p.add_argument(
+        "--special", action="append", metavar="S", help="further special token, may repeat"
+    )
+    p.add_argument("--out", default=GPT2, metavar="FILE", help=f"where to save ({GPT2})")
+    return top
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command. ValueError and OSError for input that it can't take."""
+    args = parser().parse_args(argv)
+    COMMANDS[args.command](args)
+    return 0
 
 
 if __name__ == "__main__":
