@@ -175,10 +175,6 @@ def test_mistakes_leave_no_file(here, line, says):
     assert sorted(here.iterdir()) == before
 
 
-def damaged(found, **changes):
-    return json.dumps(found | changes)
-
-
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
@@ -189,6 +185,8 @@ def damaged(found, **changes):
         ({"merges": [[256, "a"]]}, "not enough values"),
         ({"merges": 5}, "damaged"),
         ({"merges": [[256, [999], "a"]]}, "range"),
+        ({"merges": [[256, 10**15, "a"]]}, "damaged"),  # bytes(10**15) is 1000 TB
+        ({"comment": "x"}, r"unknown: \['comment'\]"),
         ({"special_tokens": {"<x>": 0}}, "id 0 is both"),
         ({"special_tokens": []}, "damaged"),
         ({"pattern": 5}, "damaged|pattern"),
@@ -196,9 +194,10 @@ def damaged(found, **changes):
         ({"kind": "char"}, "damaged"),
     ],
 )
-def test_a_damaged_file_is_named(here, changes, says):
+def test_a_damaged_file_without_checksum_is_named(here, changes, says):
     found = json.loads(Path("t.json").read_text("utf-8"))
-    Path("d.json").write_text(damaged(found, **changes), "utf-8")
+    del found["sha256"]
+    Path("d.json").write_text(json.dumps(found | changes), "utf-8")
     with pytest.raises(ValueError, match=f"(?s)d.json: .*({says})"):
         tok.load("d.json")
 

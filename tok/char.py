@@ -10,6 +10,7 @@ from tok.pieces import batches, check_texts, safe_pieces
 from tok.special import allowed, check_specials, special_parts
 from tok.storage import VERSION, blame, read, write_lines
 
+KEYS = ("vocab_size", "chars", "special_tokens")
 SMALL, BLOCK = 1 << 13, 1 << 20  # characters at a time
 
 
@@ -126,7 +127,7 @@ class CharTokenizer:
     def load(cls, path: str | os.PathLike[str]) -> "CharTokenizer":
         """Read what `save` wrote. ValueError for anything else."""
         with blame(path):
-            found = read(path, "char")
+            found = read(path, "char", KEYS)
             specials = found["special_tokens"]
             made = cls(found["chars"], sorted(specials, key=specials.__getitem__))
             if (made.special_tokens, made.vocab_size) != (specials, found["vocab_size"]):

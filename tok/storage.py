@@ -1,15 +1,35 @@
-"""Tokenizers as JSON that a person can read: kind, version, settings, then one merge a line."""
+"""Tokenizers as JSON that a person can read: kind, settings, one merge a line, checksum."""
 
 import errno
+import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from tok.files import as_text, output_file
 
 VERSION = 1
+COMMON = ("kind", "version", "sha256")
+
+
+def as_lines(content: dict[str, Any]) -> bytes:
+    """JSON, one key a line and one merge a line."""
+    lines = []
+    for key, value in content.items():
+        if key == "merges":
+            shown = "[\n" + ",\n".join(json.dumps(row, ensure_ascii=False) for row in value) + "\n]"
+        else:
+            shown = json.dumps(value, ensure_ascii=False)
+        lines.append(f"{json.dumps(key)}: {shown}")
+    return ("{\n" + ",\n".join(lines) + "\n}\n").encode("utf-8")
+
+
+def checksum(content: dict[str, Any]) -> str:
+    """SHA-256 of the content as lines, a checksum in it left out."""
+    lines = as_lines({key: value for key, value in content.items() if key != "sha256"})
+    return hashlib.sha256(lines).hexdigest()
 
 
 @contextmanager
@@ -18,7 +38,7 @@ def blame(path: str | os.PathLike[str]) -> Iterator[None]:
     name = os.fspath(path)
     try:
         yield
-    except (KeyError, TypeError, AttributeError, OverflowError) as e:
+    except (KeyError, TypeError, AttributeError, OverflowError, RecursionError) as e:
         raise ValueError(f"{name}: damaged ({type(e).__name__}: {e}); train it again") from None
     except ValueError as e:
         raise ValueError(str(e) if str(e).startswith(name) else f"{name}: {e}") from None
@@ -44,29 +64,30 @@ def read_kind(path: str | os.PathLike[str]) -> dict[str, Any]:
     return found
 
 
-def read(path: str | os.PathLike[str], kind: str) -> dict[str, Any]:
-    """The same for one kind and this version."""
+def read(path: str | os.PathLike[str], kind: str, keys: Collection[str]) -> dict[str, Any]:
+    """The same for one kind and this version, with these keys, unchanged since it was saved."""
     name, found = os.fspath(path), read_kind(path)
     if found["kind"] != kind:
         raise ValueError(f"{name}: kind is {found['kind']!r}, not {kind!r}; use tok.load")
     if found.get("version") != VERSION:
         raise ValueError(f"{name}: version {found.get('version')!r}, not {VERSION}; train it again")
+    if odd := set(keys) ^ (set(found) - set(COMMON)):
+        raise ValueError(f"{name}: damaged (missing or unknown: {sorted(odd)}); train it again")
+    if "sha256" in found and found["sha256"] != checksum(found):  # older files have none
+        raise ValueError(f"{name}: damaged (not the contents that were saved); bring back a copy")
     return found
 
 
+def fingerprint(path: str | os.PathLike[str]) -> str:
+    """What tells a tokenizer file from others: the SHA-256 of its lines without the checksum.
+
+    For a file of version 0.1.0, which has no checksum, it is the SHA-256 of the whole file.
+    """
+    with blame(path):
+        return checksum(read_kind(path))
+
+
 def write_lines(path: str | os.PathLike[str], content: dict[str, Any]) -> None:
-    """Write JSON, one key a line and one merge a line."""
+    """Write the content and its checksum."""
     with output_file(path) as file:
-        file.write(as_lines(content))
-
-
-def as_lines(content: dict[str, Any]) -> bytes:
-    """JSON, one key a line and one merge a line."""
-    lines = []
-    for key, value in content.items():
-        if key == "merges":
-            shown = "[\n" + ",\n".join(json.dumps(row, ensure_ascii=False) for row in value) + "\n]"
-        else:
-            shown = json.dumps(value, ensure_ascii=False)
-        lines.append(f"{json.dumps(key)}: {shown}")
-    return ("{\n" + ",\n".join(lines) + "\n}\n").encode("utf-8")
+        file.write(as_lines(content | {"sha256": checksum(content)}))

@@ -11,6 +11,8 @@ from typing import NamedTuple
 
 from tok.storage import VERSION, read, write_lines
 
+KEYS = ("pattern", "vocab_size", "special_tokens", "bytes", "merges")
+
 
 class Parts(NamedTuple):
     """The arguments of BPETokenizer; special tokens in a dict have their ids, too."""
@@ -60,7 +62,7 @@ def write_bpe(path: str | os.PathLike[str], parts: Parts) -> None:
 
 def read_bpe(path: str | os.PathLike[str]) -> Parts:
     """What `write_bpe` wrote. Any of several errors for another content: see `blame`."""
-    found = read(path, "bpe")
+    found = read(path, "bpe", KEYS)
     merges = [(as_bytes(a), as_bytes(b)) for _, a, b in found["merges"]]
     tokens = [(i, bytes([b])) for b, i in enumerate(found["bytes"])]
     tokens += [(row[0], a + b) for row, (a, b) in zip(found["merges"], merges, strict=True)]
