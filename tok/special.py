@@ -1,4 +1,4 @@
-"""Special tokens: text that is one id by decree, such as <|endoftext|>. Never part of a merge."""
+"""Special tokens: text with an id of its own, such as <|endoftext|>. Never part of a merge."""
 
 import re
 from collections.abc import Collection, Iterable, Iterator

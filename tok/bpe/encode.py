@@ -11,7 +11,7 @@ LONG = 64  # characters; a longer word hardly comes again
 
 
 class Memory(dict[str, Ids]):
-    """What `find` said about each word asked for, for `limit` words at most."""
+    """Word -> `find(word)`, remembered for `limit` words at most."""
 
     def __init__(self, find: Callable[[str], Ids], limit: int):
         super().__init__()

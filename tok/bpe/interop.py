@@ -54,7 +54,7 @@ def read_gpt2(
 
 
 def to_tiktoken(parts: Parts, expression: str, sound: bool, name: str) -> Any:
-    """A tiktoken.Encoding. It joins by bytes, not by merges, so a row of merges must be sound."""
+    """A tiktoken.Encoding. It joins by bytes, not by merges, so the merges must be sound."""
     import tiktoken
 
     if not sound:

@@ -74,8 +74,8 @@ def learn(
     while len(merges) < n and (pair := queue.pop()):
         merges.append((tokens[ord(pair[0])], tokens[ord(pair[1])]))
         tokens.append(b"".join(merges[-1]))
-        for born in pairs.join(pair, chr(len(tokens) - 1)):
-            queue.push(born)
+        for added in pairs.join(pair, chr(len(tokens) - 1)):
+            queue.push(added)
         step(len(merges))
     return merges
 
@@ -101,10 +101,10 @@ class Pairs:
         return sum(map(self.times.__getitem__, indices))
 
     def join(self, pair: str, new: str) -> dict[str, list[int]]:
-        """Replace a pair by a new token in every word; return the new pairs and their words."""
+        """Replace a pair by a new token in every word; return new pair -> indices of words."""
         count, words = self.count, self.words
         first, last = pair[0], pair[1]
-        born: dict[str, list[int]] = defaultdict(list)
+        added: dict[str, list[int]] = defaultdict(list)
         for i in set(self.where.pop(pair)):
             pieces = words[i].split(pair)
             if len(pieces) == 1:
@@ -115,15 +115,15 @@ class Pairs:
             for piece in pieces[1:]:
                 if left:
                     count[left + first] -= n
-                    born[left_now + new].append(i)
+                    added[left_now + new].append(i)
                 left, left_now = piece[-1:] or last, piece[-1:] or new
                 if piece:
                     count[last + piece[0]] -= n
-                    born[new + piece[0]].append(i)
+                    added[new + piece[0]].append(i)
         del count[pair]
-        count.update((p, self.total(found)) for p, found in born.items())
-        self.where.update(born)
-        return born
+        count.update((p, self.total(found)) for p, found in added.items())
+        self.where.update(added)
+        return added
 
 
 class Queue:

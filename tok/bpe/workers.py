@@ -1,8 +1,8 @@
 """Work on pieces in other processes, results in order.
 
-Each worker is a fresh Python that runs `serve`, spoken to over pipes. Unlike multiprocessing it
-neither runs the caller's script again (spawn) nor copies its threads and locks (fork), so it works
-from a notebook and from a script without `if __name__ == "__main__"`.
+Each worker is a fresh Python that runs `serve` and reads jobs from a pipe. Written by hand because
+concurrent.futures runs the caller's script again (spawn) or copies its threads and locks (fork):
+this works from a notebook and from a script without `if __name__ == "__main__"`.
 """
 
 import pickle
