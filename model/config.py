@@ -24,33 +24,33 @@ class GPTConfig:
     GPT-2's own weights want mlp=gelu_tanh; LLaMA is pos=rope norm=rmsnorm mlp=swiglu bias=false.
     """
 
-    vocab_size: int = setting(50257, "number of token ids V; in a run it comes from the tokenizer")
-    block_size: int = setting(1024, "context: the most tokens the model sees at once")
+    vocab_size: int = setting(50257, "size of the vocabulary V; a run takes it from the tokenizer")
+    block_size: int = setting(1024, "context length: the most tokens the model reads at once")
     n_layer: int = setting(12, "number of blocks")
-    n_head: int = setting(12, "attention heads H; each has D = d_model / n_head dimensions")
+    n_head: int = setting(12, "attention heads H, of D = d_model / n_head dimensions each")
     d_model: int = setting(768, "width C of the residual stream")
-    n_kv_head: int = setting(0, "heads of keys and values, shared by groups of heads; 0 = n_head")
-    d_ff: int = setting(0, "hidden width of the MLP; 0 = 4 d_model, gated 8/3 d_model")
-    dropout: float = setting(0.0, "share of activations dropped in training")
-    bias: bool = setting(True, "biases in the linear layers and LayerNorms")
-    pos: Literal["learned", "sinusoidal", "rope", "none"] = setting(
-        "learned", "how places are told"
-    )
+    n_kv_head: int = setting(0, "heads of keys and values (grouped-query attention); 0 = n_head")
+    d_ff: int = setting(0, "hidden width of the MLP; 0 = 4 d_model, or 8/3 if gated")
+    dropout: float = setting(0.0, "dropout probability in training")
+    bias: bool = setting(True, "add biases in linear layers and LayerNorms")
+    pos: Literal["learned", "sinusoidal", "rope", "none"] = setting("learned", "position encoding")
     rope_theta: float = setting(10000.0, "base of RoPE's wavelengths")
-    norm: Literal["layernorm", "rmsnorm"] = setting("layernorm", "what keeps the stream in size")
-    norm_eps: float = setting(1e-5, "added under the root of the norm")
-    norm_at: Literal["pre", "post"] = setting("pre", "norm before each sublayer, or after its sum")
+    norm: Literal["layernorm", "rmsnorm"] = setting("layernorm", "normalisation layer")
+    norm_eps: float = setting(1e-5, "epsilon of the normalisation layer")
+    norm_at: Literal["pre", "post"] = setting(
+        "pre", "normalise before each sublayer, or after the sum"
+    )
     mlp: Literal["gelu", "gelu_tanh", "relu", "relu2", "swiglu", "geglu"] = setting(
-        "gelu", "the MLP's activation; swiglu and geglu are gated"
+        "gelu", "activation of the MLP; swiglu and geglu are gated"
     )
-    qk_norm: bool = setting(False, "normalise queries and keys, head by head")
-    tie_weights: bool = setting(True, "the head reuses the token embedding")
-    emb_std: float = setting(0.02, "standard deviation of the token embedding at the start")
-    zero_init: bool = setting(False, "what writes to the stream starts at 0: a block does nothing")
+    qk_norm: bool = setting(False, "normalise queries and keys in each head")
+    tie_weights: bool = setting(True, "share the token embedding's weights with the head")
+    emb_std: float = setting(0.02, "initial standard deviation of the token embedding")
+    zero_init: bool = setting(False, "initialise each block's output projections to 0")
     attn: Literal["auto", "sdpa", "naive"] = setting(
-        "auto", "fused attention, or the equation as it is"
+        "auto", "attention: PyTorch's fused kernel, or the plain equation"
     )
-    window: int = setting(0, "last tokens that each token sees, with itself; 0 = all")
+    window: int = setting(0, "attend to the last N tokens only, itself included; 0 = all")
 
     @property
     def kv_heads(self) -> int:
@@ -64,16 +64,16 @@ class GPTConfig:
 
     @property
     def hidden(self) -> int:
-        """Width of the MLP: two thirds of 4 C where three matrices stand for two, in 64s."""
+        """Width of the MLP: 4 C, or if gated (a third matrix) 8/3 C as a multiple of 64."""
         wide = 64 * max(1, round(self.d_model * 8 / 3 / 64)) if self.gated else 4 * self.d_model
         return self.d_ff or wide
 
     @property
     def slides(self) -> bool:
-        """Whether a text may outgrow block_size: each token sees a window, told by distance."""
+        """Whether a text may outgrow block_size: a window, and positions that are relative."""
         return self.window > 0 and self.pos in ("rope", "none")
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_choices(self)
         for name in ("vocab_size", "block_size", "n_layer", "n_head", "d_model"):
             if getattr(self, name) < 1:
@@ -94,7 +94,7 @@ class GPTConfig:
         if self.window and not 1 < self.window < self.block_size:
             raise ValueError(
                 f"window={self.window} must be from 2 to block_size - 1 = {self.block_size - 1}; "
-                "0 sees all"
+                "0 attends to all"
             )
 
     def check_heads(self) -> None:
@@ -105,7 +105,7 @@ class GPTConfig:
             raise ValueError(f"d_model={C} is not a multiple of n_head={H}; try d_model={near}")
         if self.pos == "rope" and C // H % 2:
             raise ValueError(
-                f"pos=rope turns pairs, but d_model/n_head={C // H} is odd; make it even"
+                f"pos=rope rotates pairs, but d_model/n_head={C // H} is odd; make it even"
             )
         if K < 0 or (K and H % K):
             near = max(k for k in range(1, H + 1) if H % k == 0 and k <= max(K, 1))

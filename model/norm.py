@@ -1,7 +1,7 @@
-"""Norms: give each vector of x (...,C) the same size, then a gain of its own to each dimension."""
+"""Norms: scale each vector of x (...,C) to one size, then by a learnt gain per dimension."""
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 
@@ -12,13 +12,14 @@ class Norm(nn.Module):
     rmsnorm: x / sqrt(mean(x^2) + eps) * gain; it has no bias.
     """
 
-    def __init__(self, size: int, kind: str, eps: float, bias: bool):
+    def __init__(self, size: int, kind: str, eps: float, bias: bool) -> None:
         super().__init__()
-        self.kind, self.eps = kind, eps
+        self.kind = kind
+        self.eps = eps
         self.weight = nn.Parameter(torch.ones(size))
         self.bias = nn.Parameter(torch.zeros(size)) if bias and kind == "layernorm" else None
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         """Normalise x (...,size)."""
         if self.kind == "rmsnorm":
             return x * (x.square().mean(-1, keepdim=True) + self.eps).rsqrt() * self.weight

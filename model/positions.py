@@ -1,18 +1,21 @@
-"""Positions by sines and cosines: a table to add to the stream, or angles to turn q and k by."""
+"""Position encodings: a table to add to the embeddings, or angles that rotate q and k."""
 
 import torch
+from torch import Tensor
 
 
-def rope_table(T: int, D: int, theta: float = 10000.0):
-    """Cosines and sines for T places, (T, D/2) each.
+def rope_table(positions: int | Tensor, D: int, theta: float = 10000.0) -> tuple[Tensor, Tensor]:
+    """Cosines and sines of positions of any shape, (*shape, D/2) each; an int T means 0 to T-1.
 
-    Pair i turns theta**(-2i/D) radians a step (RoFormer, eq. 15).
+    Pair i rotates by theta**(-2i/D) radians per position (RoFormer, eq. 15).
     """
-    angle = torch.outer(torch.arange(T).float(), theta ** (-torch.arange(0, D, 2) / D))  # (T, D/2)
+    t = torch.arange(positions) if isinstance(positions, int) else positions
+    frequency = theta ** (-torch.arange(0, D, 2, device=t.device) / D)  # (D/2,)
+    angle = t[..., None].float() * frequency  # (*shape, D/2)
     return angle.cos(), angle.sin()
 
 
-def sinusoid(T: int, C: int):
+def sinusoid(T: int, C: int) -> Tensor:
     """Table (T,C) to add to the embeddings, section 3.5 of Attention Is All You Need.
 
     Column 2i holds sin(t / 10000**(2i/C)), column 2i+1 the cosine: row 0 is 0, 1, 0, 1, ...
@@ -21,7 +24,9 @@ def sinusoid(T: int, C: int):
     return torch.stack((sin, cos), -1).flatten(1)
 
 
-def rotate(x, cos, sin):
-    """Turn x (B,H,T,D) by the table; q.k then depends only on the distance between places."""
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotate x (B,H,T,D) by the table; q.k then depends only on relative position."""
     a, b = x.chunk(2, -1)  # halves, not neighbours: weights of the two layouts do not interchange
-    return torch.cat((a * cos - b * sin, b * cos + a * sin), -1)
+    left = a * cos - b * sin
+    right = b * cos + a * sin
+    return torch.cat((left, right), -1)
