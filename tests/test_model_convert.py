@@ -136,7 +136,7 @@ def test_a_key_left_over_is_refused(kind):
 def test_a_key_that_is_missing_is_refused():
     theirs = llama_to_hf(model_of(LLAMA).state_dict())
     lost = {k: t for k, t in theirs.items() if k != "model.layers.1.self_attn.k_proj.weight"}
-    with pytest.raises(ValueError, match=r"q_proj.weight stands there without .*1.*k_proj"):
+    with pytest.raises(ValueError, match=r"q_proj.weight is there without .*1.*k_proj"):
         llama_from_hf(lost)
     with pytest.raises(ValueError, match="token embedding is missing among 1 weights"):
         llama_from_hf({"model.norm.weight": torch.ones(36)})

@@ -1,0 +1,83 @@
+"""LLaMA's weights and config.json in our names, and back."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from model.config import GPTConfig
+from model.convert.names import PLAIN, State, from_hf, refuse_others, renamed_values, to_hf
+
+NAMES = {  # Hugging Face's name without "model." -> ours; q, k and v are one matrix here
+    "embed_tokens": "tok_emb",
+    "layers.{}.input_layernorm": "blocks.{}.norm1",
+    "layers.{}.self_attn.qkv_proj": "blocks.{}.attn.qkv",
+    "layers.{}.self_attn.o_proj": "blocks.{}.attn.proj",
+    "layers.{}.post_attention_layernorm": "blocks.{}.norm2",
+    "layers.{}.mlp.gate_proj": "blocks.{}.mlp.gate",
+    "layers.{}.mlp.up_proj": "blocks.{}.mlp.up",
+    "layers.{}.mlp.down_proj": "blocks.{}.mlp.down",
+    "norm": "norm",
+    "lm_head": "head",
+}
+KEYS = {  # key of config.json -> ours
+    "vocab_size": "vocab_size",
+    "max_position_embeddings": "block_size",
+    "num_hidden_layers": "n_layer",
+    "num_attention_heads": "n_head",
+    "num_key_value_heads": "n_kv_head",
+    "hidden_size": "d_model",
+    "intermediate_size": "d_ff",
+    "rms_norm_eps": "norm_eps",
+    "tie_word_embeddings": "tie_weights",
+    "rope_theta": "rope_theta",
+    "attention_bias": "bias",
+}
+ACT: dict[str, Any] = {"silu": "swiglu", "gelu": "geglu"}
+FIXED: dict[str, Any] = {**PLAIN, "pos": "rope", "norm": "rmsnorm"}
+
+
+def llama_from_hf(state: State) -> dict[str, Tensor]:
+    """Weights of LlamaForCausalLM -> TinyGPT's. ValueError if q, k or v is missing."""
+    joined = dict(state)
+    for q in [key for key in state if ".q_proj." in key]:
+        parts = [q.replace("q_proj", f"{x}_proj") for x in "qkv"]
+        if missing := [key for key in parts if key not in state]:
+            raise ValueError(f"{q} is there without {missing[0]}")
+        joined[q.replace("q_proj", "qkv_proj")] = torch.cat([joined.pop(key) for key in parts])
+    return from_hf(joined, NAMES, "model.")
+
+
+def llama_to_hf(state: State) -> dict[str, Tensor]:
+    """TinyGPT's weights -> LlamaForCausalLM's. Needs pos=rope, norm=rmsnorm, a gated mlp."""
+    theirs = to_hf(state, NAMES, "model.")
+    C = state["tok_emb.weight"].size(1)
+    for key in [key for key in theirs if ".qkv_proj." in key]:
+        qkv = theirs.pop(key)
+        kv = (len(qkv) - C) // 2  # rows of k, and of v
+        for x, part in zip("qkv", qkv.split((C, kv, kv)), strict=True):
+            theirs[key.replace("qkv_proj", f"{x}_proj")] = part.clone()
+    return theirs
+
+
+def config_from_llama(hf: Mapping[str, Any]) -> GPTConfig:
+    """Read LLaMA's config.json. ValueError for what TinyGPT has no flag for."""
+    rope = hf.get("rope_parameters") or hf.get("rope_scaling") or {}  # newer and older files
+    hf = {"tie_word_embeddings": False, "attention_bias": False, **hf, **rope}
+    D = hf["hidden_size"] // hf["num_attention_heads"]
+    refuse_others(hf, hidden_act=ACT, mlp_bias=[hf["attention_bias"]], head_dim=[D, None])
+    refuse_others(rope, rope_type=["default"], type=["default"])
+    return GPTConfig(**renamed_values(hf, KEYS), **FIXED, mlp=ACT[hf["hidden_act"]])
+
+
+def config_to_llama(config: GPTConfig) -> dict[str, Any]:
+    """Write LLaMA's config.json. ValueError if LLaMA is not built so."""
+    act = {ours: theirs for theirs, ours in ACT.items()}
+    refuse_others(vars(config), mlp=act, **{name: [value] for name, value in FIXED.items()})
+    full = replace(config, d_ff=config.hidden, n_kv_head=config.kv_heads)
+    hf = {key: getattr(full, ours) for key, ours in KEYS.items()}
+    rope = {"rope_type": "default", "rope_theta": hf.pop("rope_theta")}
+    more = {"hidden_act": act[config.mlp], "mlp_bias": config.bias, "rope_parameters": rope}
+    return {"model_type": "llama", **hf, **more}
