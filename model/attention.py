@@ -1,82 +1,143 @@
-"""Causal self-attention by two roads that agree: the equation as it is, and PyTorch's fused kernel.
+"""Self-attention in two implementations that agree: the equation, and PyTorch's fused kernel.
 
 Letters: B batch, T queries, S keys (S >= T; the last T keys are the queries' own), C = d_model,
-H heads, D = C/H, K heads of keys and values, each shared by H/K heads in a row.
+H heads, D = C/H, K heads of keys and values, each shared by H/K heads in a row. Masks are bool,
+True where a query may attend, and broadcast to (B,H,T,S).
 """
 
 import math
+from collections.abc import Callable
+from typing import Protocol
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from model.config import GPTConfig
 from model.norm import Norm
 from model.positions import rotate
 
+Rope = tuple[Tensor, Tensor]  # cosines and sines
 
-def causal_mask(T: int, S: int, device=None, *, causal=True, window=0):
-    """Which of S keys each of the last T places may see, (T,S) bool.
 
-    The mask hangs at the bottom right, so the last query sees every key:
-    T=2, S=3 -> [[1, 1, 0], [1, 1, 1]]. With a window, only keys less than that far away:
-    T=2, S=3, window=2 -> [[1, 1, 0], [0, 1, 1]]; without causal, as far ahead as back.
+class LayerCache(Protocol):
+    """What attention asks of a cache."""
+
+    def append(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Keep k and v (B,K,T,D); give all keys and values, and a mask if it takes one."""
+
+
+def causal_mask(
+    T: int, S: int, device: torch.device | None = None, *, causal: bool = True, window: int = 0
+) -> Tensor:
+    """Which of S keys each of the last T positions may attend to, (T,S) bool.
+
+    The mask is aligned bottom-right: T=2, S=3 -> [[1, 1, 0], [1, 1, 1]]. With a window, only
+    keys less than that far away: T=2, S=3, window=2 -> [[1, 1, 0], [0, 1, 1]]; without causal,
+    as far ahead as back.
     """
-    place = torch.arange(S, device=device)
-    back = place[S - T :, None] - place  # (T,S), how far back the key is
-    seen = back >= 0 if causal else torch.ones_like(back, dtype=torch.bool)
-    return seen & (back.abs() < window) if window else seen
+    position = torch.arange(S, device=device)
+    back = position[S - T :, None] - position  # (T,S), how far back the key is
+    mask = back >= 0 if causal else torch.ones_like(back, dtype=torch.bool)
+    return mask & (back.abs() < window) if window else mask
 
 
-def attend_naive(q, k, v, *, causal=True, window=0, seen=None, dropout=0.0):
+def full_mask(
+    q: Tensor, k: Tensor, causal: bool, window: int, attn_mask: Tensor | None
+) -> Tensor | None:
+    """What `causal`, `window` and `attn_mask` allow together; None if that is everything."""
+    if not causal and not window:
+        return attn_mask
+    mask = causal_mask(q.size(2), k.size(2), q.device, causal=causal, window=window)
+    return mask if attn_mask is None else mask & attn_mask
+
+
+def check_dims(*tensors: Tensor) -> None:
+    """Raise ValueError for q, k or v without a dimension of heads: T would be taken for one."""
+    if any(t.ndim != 4 for t in tensors):
+        shapes = ", ".join(str(tuple(t.shape)) for t in tensors)
+        raise ValueError(f"q, k, v have shapes {shapes}; give (B,H,T,D), (B,K,S,D), (B,K,S,D)")
+
+
+def attend_naive(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    causal: bool = True,
+    window: int = 0,
+    attn_mask: Tensor | None = None,
+    dropout: float = 0.0,
+) -> Tensor:
     """softmax(q k^T / sqrt(D)) v, eq. 1 of Attention Is All You Need.
 
-    q (B,H,T,D), k and v (B,K,S,D) -> (B,H,T,D). Fewer keys' heads than H are shared by groups
-    (Ainslie et al. 2023); window as in `causal_mask` (Longformer, section 3.1). `seen`, bool to
-    (B,H,T,S), stands in the place of both where the rows of a batch differ.
+    q (B,H,T,D), k and v (B,K,S,D) -> (B,H,T,D). Groups of heads share keys and values if K < H
+    (Ainslie et al. 2023); window as in `causal_mask` (Longformer, section 3.1). attn_mask hides
+    more, say padding; it has to leave each query a key. ValueError for other than 4 dimensions.
     """
-    k, v = (t.repeat_interleave(q.size(1) // t.size(1), 1) for t in (k, v))  # (B,H,S,D)
+    check_dims(q, k, v)
+    group = q.size(1) // k.size(1)
+    k, v = (t.repeat_interleave(group, 1) for t in (k, v))  # (B,H,S,D)
     score = q @ k.mT / math.sqrt(q.size(-1))  # (B,H,T,S)
-    if seen is None and (causal or window):
-        seen = causal_mask(q.size(-2), k.size(-2), q.device, causal=causal, window=window)
-    if seen is not None:
-        score = score.masked_fill(~seen, -math.inf)
+    mask = full_mask(q, k, causal, window, attn_mask)
+    if mask is not None:
+        score = score.masked_fill(~mask, -math.inf)
     return F.dropout(score.softmax(-1), dropout) @ v
 
 
-def attend_sdpa(q, k, v, *, causal=True, window=0, seen=None, dropout=0.0):
-    """The same by torch's fused kernel (FlashAttention where it runs), which never stores (T,S)."""
-    if v.device.type == "cpu" and v.dtype == torch.bfloat16:  # its backward takes 5 times as long
-        with torch.autocast("cpu", enabled=False):
-            kwargs = {"causal": causal, "window": window, "seen": seen, "dropout": dropout}
-            return attend_sdpa(q.float(), k.float(), v.float(), **kwargs).to(v.dtype)
-    T, S = q.size(-2), k.size(-2)
-    window = window if window < S else 0  # that wide, it hides nothing
-    # is_causal hangs its mask at the top left, which is right only for T = S
-    square = causal and T == S and not window and seen is None
-    if seen is None and (window or (causal and 1 < T != S)):
-        seen = causal_mask(T, S, q.device, causal=causal, window=window)
+def fused(
+    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dropout: float, is_causal: bool
+) -> Tensor:
+    """Call torch's kernel."""
+    gqa = q.size(1) != k.size(1)
     return F.scaled_dot_product_attention(
-        q, k, v, seen, dropout, is_causal=square, enable_gqa=q.size(1) != k.size(1)
+        q, k, v, mask, dropout, is_causal=is_causal, enable_gqa=gqa
     )
 
 
+def attend_sdpa(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    causal: bool = True,
+    window: int = 0,
+    attn_mask: Tensor | None = None,
+    dropout: float = 0.0,
+) -> Tensor:
+    """The same by torch's fused kernel (FlashAttention where it runs), which never stores (T,S)."""
+    check_dims(q, k, v)
+    T, S = q.size(2), k.size(2)
+    window = window if window < S else 0  # that wide, it hides nothing
+    causal = causal and T > 1  # a single query is the last: no key is ahead of it
+    # is_causal aligns its mask top-left, which is right only for T = S
+    is_causal = causal and T == S and not window and attn_mask is None
+    mask = None if is_causal else full_mask(q, k, causal, window, attn_mask)
+    if v.device.type != "cpu" or v.dtype != torch.bfloat16:
+        return fused(q, k, v, mask, dropout, is_causal)
+    with torch.autocast("cpu", enabled=False):  # in bfloat16 its backward takes 5 times as long
+        return fused(q.float(), k.float(), v.float(), mask, dropout, is_causal).to(v.dtype)
+
+
 AUTO = "sdpa" if hasattr(F, "scaled_dot_product_attention") else "naive"
-ATTEND = {"sdpa": attend_sdpa, "naive": attend_naive}
+ATTEND: dict[str, Callable[..., Tensor]] = {"sdpa": attend_sdpa, "naive": attend_naive}
 ATTEND["auto"] = ATTEND[AUTO]
 
 
 class CausalSelfAttention(nn.Module):
-    """Each place gathers from itself and the places before it. (B,T,C) -> (B,T,C).
+    """Each position gathers from itself and those before it; all, if not causal. (B,T,C) -> same.
 
     qk_norm keeps the scores in size by a norm of q and of k (ViT-22B, Dehghani et al. 2023).
     """
 
-    def __init__(self, config: GPTConfig):
+    def __init__(self, config: GPTConfig, *, causal: bool = True) -> None:
         super().__init__()
         C, H, K = config.d_model, config.n_head, config.kv_heads
         D = C // H
-        self.heads, self.window, self.dropout = (H, K, K), config.window, config.dropout
+        self.causal = causal
+        self.heads = (H, K, K)
+        self.window = config.window
+        self.dropout = config.dropout
         self.attend = ATTEND[config.attn]
         self.qkv = nn.Linear(C, (H + 2 * K) * D, bias=config.bias)
         self.proj = nn.Linear(C, C, bias=config.bias)
@@ -85,10 +146,18 @@ class CausalSelfAttention(nn.Module):
             self.q_norm = Norm(D, config.norm, config.norm_eps, bias=False)
             self.k_norm = Norm(D, config.norm, config.norm_eps, bias=False)
 
-    def forward(self, x, rope=None, past=None):
-        """Mix x (B,T,C) over time; rope is the pair of tables for these T places, or None.
+    def forward(
+        self,
+        x: Tensor,
+        rope: Rope | None = None,
+        cache: LayerCache | None = None,
+        *,
+        attn_mask: Tensor | None = None,
+    ) -> Tensor:
+        """Mix x (B,T,C) over time; rope is the pair of tables for these T positions.
 
-        past (`model.cache.Past`) holds the keys and values of the places before, and takes these.
+        cache holds the keys and values of the positions before, and keeps these. attn_mask hides
+        more keys, say padding by (B,1,1,S). Raises ValueError for both at once.
         """
         B, T, C = x.shape
         qkv = self.qkv(x).view(B, T, sum(self.heads), -1).transpose(1, 2)  # (B,H+2K,T,D)
@@ -97,10 +166,15 @@ class CausalSelfAttention(nn.Module):
             q, k = self.q_norm(q), self.k_norm(k)
         if rope is not None:
             q, k = rotate(q, *rope), rotate(k, *rope)
+        causal, window = self.causal, self.window
+        if cache is not None:
+            if attn_mask is not None:
+                raise ValueError("attn_mask with a cache, which makes its own; leave one out")
+            k, v, attn_mask = cache.append(k, v)
+            if attn_mask is not None:  # it has the order of the positions and the window in it
+                causal, window = False, 0
         dropout = self.dropout if self.training else 0.0
-        seen = None
-        if past is not None:
-            k, v, seen = past.append(k, v)
-        y = self.attend(q, k, v, window=self.window, seen=seen, dropout=dropout)
+        kwargs = {"causal": causal, "window": window, "attn_mask": attn_mask, "dropout": dropout}
+        y = self.attend(q, k, v, **kwargs)
         y = self.proj(y.transpose(1, 2).reshape(B, T, C))
-        return F.dropout(y, dropout) if dropout else y  # a call saved: writing has one token a step
+        return F.dropout(y, dropout) if dropout else y  # a call saved for each token that is drawn

@@ -4,27 +4,41 @@ Letters: B batch, T time, C = d_model, V = vocab_size. It opens no file and prin
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Literal, Protocol, TypeGuard
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from model.attention import CausalSelfAttention
+from model.attention import CausalSelfAttention, LayerCache, Rope
 from model.config import GPTConfig
-from model.loss import head_loss
 from model.norm import Norm
 from model.positions import rope_table, sinusoid
 
+Positions = slice | Tensor  # of all rows, or (B,1) where rows differ
 
-def relu2(x):
+
+class Cache(Protocol):
+    """What the model asks of a cache (`model.generation.cache`)."""
+
+    layers: Sequence[LayerCache]
+
+    def open(self, B: int, T: int) -> Positions:
+        """Prepare for T tokens in each of B rows; gives their positions."""
+
+    def advance(self, T: int) -> None:
+        """Count the T tokens a row that every layer has appended."""
+
+
+def relu2(x: Tensor) -> Tensor:
     """max(0, x)^2 (Primer, So et al. 2021)."""
     return F.relu(x).square()
 
 
-ACT: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+ACT: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu": F.gelu,  # x Phi(x)
     "gelu_tanh": partial(F.gelu, approximate="tanh"),  # GPT-2's own, by tanh
     "relu": F.relu,
@@ -35,17 +49,18 @@ ACT: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
 
 
 class MLP(nn.Module):
-    """Each place by itself, wider inside, gated or not (Shazeer 2020). (B,T,C) -> (B,T,C)."""
+    """Each position by itself, wider inside, gated or not (Shazeer 2020). (B,T,C) -> (B,T,C)."""
 
-    def __init__(self, config: GPTConfig):
+    def __init__(self, config: GPTConfig) -> None:
         super().__init__()
-        C, hidden, self.dropout = config.d_model, config.hidden, config.dropout
+        C, hidden = config.d_model, config.hidden
+        self.dropout = config.dropout
         self.act = ACT[config.mlp]
         self.gate = nn.Linear(C, hidden, bias=config.bias) if config.gated else None
         self.up = nn.Linear(C, hidden, bias=config.bias)
         self.down = nn.Linear(hidden, C, bias=config.bias)
 
-    def forward(self, x):
+    def forward(self, x: Tensor) -> Tensor:
         """down(act(up(x))), or gated down(act(gate(x)) * up(x))."""
         x = self.act(self.up(x)) if self.gate is None else self.act(self.gate(x)) * self.up(x)
         x = self.down(x)
@@ -53,41 +68,86 @@ class MLP(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention, then MLP, each added to the residual stream. (B,T,C) -> (B,T,C)."""
+    """Attention, then MLP, each added to the residual stream. (B,T,C) -> (B,T,C).
 
-    def __init__(self, config: GPTConfig):
+    causal=False makes it a block of an encoder; attn_mask then hides the padding.
+    """
+
+    def __init__(self, config: GPTConfig, *, causal: bool = True) -> None:
         super().__init__()
         shape = config.d_model, config.norm, config.norm_eps, config.bias
         self.post = config.norm_at == "post"
         self.norm1 = Norm(*shape)
-        self.attn = CausalSelfAttention(config)
+        self.attn = CausalSelfAttention(config, causal=causal)
         self.norm2 = Norm(*shape)
         self.mlp = MLP(config)
 
-    def forward(self, x, rope=None, past=None):
+    def forward(
+        self,
+        x: Tensor,
+        rope: Rope | None = None,
+        cache: LayerCache | None = None,
+        *,
+        attn_mask: Tensor | None = None,
+    ) -> Tensor:
         """Norm before each sublayer (GPT-2), or after each sum (Attention Is All You Need)."""
         if self.post:
-            x = self.norm1(x + self.attn(x, rope, past))
+            x = self.norm1(x + self.attn(x, rope, cache, attn_mask=attn_mask))
             return self.norm2(x + self.mlp(x))
-        x = x + self.attn(self.norm1(x), rope, past)
+        x = x + self.attn(self.norm1(x), rope, cache, attn_mask=attn_mask)
         return x + self.mlp(self.norm2(x))
+
+
+def is_plain(layer: nn.Module) -> TypeGuard[nn.Linear]:
+    """Whether a layer is nn.Linear and no more: nothing wraps, parametrizes or hooks it."""
+    hooks = layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks
+    return type(layer) is nn.Linear and not hooks and not layer._backward_pre_hooks
+
+
+FUSED = hasattr(F, "linear_cross_entropy")  # torch 2.12 and later
+LARGE = 2048  # tokens in the vocabulary; below, logits cost little and fusing gains no time
+Reduction = Literal["mean", "sum"]
+
+
+def can_fuse(head: nn.Module, x: Tensor) -> TypeGuard[nn.Linear]:
+    """Whether torch's fused loss is for this: on a CPU, no autocast, no compiler, a plain head."""
+    if not FUSED or torch.compiler.is_compiling() or torch.is_autocast_enabled(x.device.type):
+        return False
+    plain = is_plain(head) and getattr(head, "bias", None) is None and len(head.weight) >= LARGE
+    return plain and x.device.type == "cpu"
+
+
+def head_loss(head: nn.Module, x: Tensor, targets: Tensor, reduction: Reduction) -> Tensor:
+    """Cross-entropy (nats) of the logits head(x): x (N,C), targets (N,); -1 does not count.
+
+    Where it can, by torch's fused function, which makes logits and gradients of 256 positions at a
+    time: a GPT-2 small step of 4 x 256 tokens needs 0.5 GB less, in no more time.
+    """
+    n = (targets != -1).sum()
+    if not can_fuse(head, x) or not n:
+        return F.cross_entropy(head(x), targets, ignore_index=-1, reduction=reduction)
+    options = torch.nn.LinearCrossEntropyOptions(batch_chunk_size=256, chunking_method=None)
+    mean = F.linear_cross_entropy(x, head.weight, targets, ignore_index=-1, options=options)
+    return mean * n if reduction == "sum" else mean  # over n, this sum is the mean to the bit
 
 
 class TinyGPT(nn.Module):
     """A GPT after GPT-2 (Radford et al. 2019): `logits, loss = TinyGPT(config)(idx, targets)`.
 
-    Set `recompute` to compute each block's activations again in the backward pass instead of
-    keeping them: the same gradients in less memory, for a third more work (Chen et al. 2016).
+    Set `activation_checkpointing` to compute each block's activations again in the backward pass
+    instead of keeping them: the same gradients in less memory, for a third more work (Chen et al.
+    2016).
     """
 
-    cos: torch.Tensor
-    sin: torch.Tensor
-    wave: torch.Tensor
+    cos: Tensor
+    sin: Tensor
+    wave: Tensor
 
-    def __init__(self, config: GPTConfig):
+    def __init__(self, config: GPTConfig) -> None:
         super().__init__()
         C, V, T = config.d_model, config.vocab_size, config.block_size
-        self.config, self.recompute = config, False
+        self.config = config
+        self.activation_checkpointing = False
         self.tok_emb = nn.Embedding(V, C)
         self.pos_emb = nn.Embedding(T, C) if config.pos == "learned" else None
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layer))
@@ -105,10 +165,10 @@ class TinyGPT(nn.Module):
         self.init_weights()
 
     @torch.no_grad()
-    def init_weights(self):
-        """GPT-2's start: N(0, 0.02), biases 0, what writes to the stream over sqrt(2 n_layer).
+    def init_weights(self) -> None:
+        """GPT-2's start: N(0, 0.02), biases 0, each block's output projections / sqrt(2 n_layer).
 
-        With zero_init that is 0: each block starts as the identity (Fixup, Zhang et al. 2019).
+        With zero_init those are 0: each block starts as the identity (Fixup, Zhang et al. 2019).
         """
         c = self.config
         for m in self.modules():
@@ -119,10 +179,12 @@ class TinyGPT(nn.Module):
         for m in self.modules():
             if isinstance(m, Block):  # 2 n_layer terms add up in the stream: keep their sum's size
                 for weight in (m.attn.proj.weight, m.mlp.down.weight):
-                    weight.zero_() if c.zero_init else weight.div_(math.sqrt(2 * c.n_layer))
+                    weight.div_(math.sqrt(2 * c.n_layer))
+                    if c.zero_init:
+                        weight.zero_()
 
-    def features(self, idx, cache=None):
-        """The stream after the last norm, idx (B,T) -> (B,T,C); `head` turns it into logits.
+    def hidden_states(self, idx: Tensor, cache: Cache | None = None) -> Tensor:
+        """The residual stream after the last norm, idx (B,T) -> (B,T,C); `head` makes it logits.
 
         With a KVCache, idx goes on from the tokens that it holds, and is held from then on. Raises
         ValueError for more than block_size tokens, unless the config slides, or a cache of other B.
@@ -131,49 +193,59 @@ class TinyGPT(nn.Module):
         if self.config.block_size < T and not self.config.slides:
             raise ValueError(f"{T} tokens exceed block_size={self.config.block_size}; crop them")
         if cache is None:
-            return self.stream(idx, slice(T))
-        x = self.stream(idx, cache.open(*idx.shape), cache.layers)
+            return self.forward_blocks(idx, slice(T))
+        x = self.forward_blocks(idx, cache.open(*idx.shape), cache.layers)
         cache.advance(T)
         return x
 
-    def stream(self, idx, place, layers=None):
-        """The work of `features`: tokens at these places, a slice, or (B,1) where rows differ.
-
-        layers, of a cache, hold what each block's attention has seen before (`model.cache.Past`).
-        """
+    def forward_blocks(
+        self, idx: Tensor, positions: Positions, layers: Sequence[LayerCache] | None = None
+    ) -> Tensor:
+        """Do the work of `hidden_states`: tokens at these positions, after those in a cache."""
         x = self.tok_emb(idx)
         if self.pos_emb is not None:
-            x = x + self.pos_emb.weight[place]
+            x = x + self.pos_emb.weight[positions]
         if self.config.pos == "sinusoidal":
-            x = math.sqrt(x.size(-1)) * x + self.wave[place]  # section 3.4: or the waves drown it
+            x = math.sqrt(x.size(-1)) * x + self.wave[positions]  # section 3.4
         x = F.dropout(x, self.config.dropout, self.training)
-        rope = self.angles(idx.size(1), place) if self.config.pos == "rope" else None
-        again = self.recompute and self.training
-        for block, past in zip(self.blocks, layers or [None] * len(self.blocks), strict=True):
-            x = checkpoint(block, x, rope, use_reentrant=False) if again else block(x, rope, past)
+        rope = self.rope(idx.size(1), positions) if self.config.pos == "rope" else None
+        again = self.activation_checkpointing and self.training
+        caches: Sequence[LayerCache | None] = layers or [None] * len(self.blocks)
+        for block, cache in zip(self.blocks, caches, strict=True):
+            x = checkpoint(block, x, rope, use_reentrant=False) if again else block(x, rope, cache)
         return self.norm(x)
 
-    def angles(self, T, place):
-        """RoPE's cosines and sines at these places, to turn (B,H,T,D): (1,T,D/2) or (B,1,1,D/2)."""
-        c, cos, sin = self.config, self.cos, self.sin
+    def rope(self, T: int, positions: Positions) -> Rope:
+        """RoPE's tables at these positions, to rotate (B,H,T,D): (1,T,D/2) or (B,1,1,D/2) each."""
+        c = self.config
+        cos, sin = self.cos, self.sin
         if c.block_size < T:  # where the model slides
-            longer = rope_table(T, c.d_model // c.n_head, c.rope_theta)
-            cos, sin = (table.to(self.cos) for table in longer)
-        return cos[place].unsqueeze(-3), sin[place].unsqueeze(-3)
+            cos, sin = rope_table(T, c.d_model // c.n_head, c.rope_theta)
+            cos, sin = cos.to(self.cos), sin.to(self.cos)
+        return cos[positions].unsqueeze(-3), sin[positions].unsqueeze(-3)
 
-    def forward(self, idx, targets=None, *, loss_only=False):
-        """Logits (B,T,V) for idx (B,T), and the mean cross-entropy (nats) of targets (B,T).
+    def forward(
+        self,
+        idx: Tensor,
+        targets: Tensor | None = None,
+        *,
+        loss_only: bool = False,
+        reduction: Reduction = "mean",
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """Logits (B,T,V) for idx (B,T), and the cross-entropy (nats) of targets (B,T).
 
-        A target of -1 does not count. With loss_only the logits are None, and need not all be in
-        memory at once (`head_loss`). Raises ValueError if T > block_size.
+        It is the mean over targets, or with reduction="sum" their sum; a target of -1 does not
+        count. With loss_only the logits are None, and need not all be in memory at once
+        (`head_loss`). Raises ValueError if T > block_size.
         """
-        x = self.features(idx)
-        if loss_only:
-            return None, head_loss(x.flatten(0, 1), self.head.weight, targets.flatten())
+        x = self.hidden_states(idx)
+        if loss_only and targets is not None:
+            return None, head_loss(self.head, x.flatten(0, 1), targets.flatten(), reduction)
         logits = self.head(x)
         if targets is None:
             return logits, None
-        return logits, F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=-1)
+        flat = logits.flatten(0, 1), targets.flatten()
+        return logits, F.cross_entropy(*flat, ignore_index=-1, reduction=reduction)
 
     def n_params(self) -> int:
         """Count the parameters; a tied head counts once."""
@@ -183,7 +255,7 @@ class TinyGPT(nn.Module):
         """Floating-point operations to train on one token of a full context, forward and backward.
 
         A multiply-add counts 2, and the backward pass twice the forward (PaLM, appendix B). Keys
-        that the mask hides count, since both roads of attention may multiply them.
+        that the mask hides count, since both implementations of attention may multiply them.
         """
         c = self.config
         weights = sum(m.weight.numel() for m in self.modules() if isinstance(m, nn.Linear))

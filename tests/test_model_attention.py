@@ -1,4 +1,4 @@
-"""Attention: two roads that agree with each other and with plain loops, and rotary positions."""
+"""Attention: two implementations, equal to each other and to plain loops; rotary positions."""
 
 import math
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from model import GPTConfig
+from model import GPTConfig, KVCache
 from model.attention import (
     ATTEND,
     AUTO,
@@ -17,7 +17,7 @@ from model.attention import (
 )
 from model.positions import rope_table, rotate, sinusoid
 
-ROADS = {"naive": attend_naive, "sdpa": attend_sdpa}
+IMPLEMENTATIONS = {"naive": attend_naive, "sdpa": attend_sdpa}
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-10}
 SIZES = [(4, 4), (1, 1), (1, 5), (3, 5)]  # (T, S): a whole text, and the last T of S
 HEADS = [6, 2, 1]  # K of 6 heads: multi-head, grouped, multi-query
@@ -42,9 +42,12 @@ def by_loops(q, k, v, causal, window=0):
     for b in range(B):
         for h in range(H):
             for t in range(T):
-                g, place = h // (H // K), S - T + t  # the heads' group, and where the query stands
-                seen = [s for s in range(S) if not causal or s <= place]
-                seen = [s for s in seen if not window or abs(place - s) < window]
+                g, position = (
+                    h // (H // K),
+                    S - T + t,
+                )  # the heads' group, and where the query stands
+                seen = [s for s in range(S) if not causal or s <= position]
+                seen = [s for s in seen if not window or abs(position - s) < window]
                 dot = [float(q[b, h, t] @ k[b, g, s]) / math.sqrt(D) for s in seen]
                 total = sum(math.exp(d) for d in dot)
                 for d, s in zip(dot, seen, strict=True):
@@ -70,14 +73,45 @@ def test_window_by_hand():
     assert causal_mask(2, 3, causal=False).all()
 
 
+@pytest.mark.parametrize("attend", IMPLEMENTATIONS.values())
+@pytest.mark.parametrize("causal", [True, False])
+def test_tensors_without_heads_are_refused(attend, causal):
+    """(B,T,D), T = 1 or not causal, S = 5: `attend_naive` took T for the heads, T // S = 0 of them.
+
+    It gave zeros and said nothing, where `attend_sdpa` gave the equation. Now both refuse.
+    """
+    for T in (1, 3):
+        q, k = torch.randn(2, T, 4), torch.randn(2, 5, 4)
+        with pytest.raises(ValueError, match=rf"\(2, {T}, 4\), \(2, 5, 4\), .*; give \(B,H,T,D\)"):
+            attend(q, k, k, causal=causal)
+        with pytest.raises(ValueError, match=r"give \(B,H,T,D\), \(B,K,S,D\)"):
+            attend(q[:, None], k, k, causal=causal)
+
+
+@pytest.mark.parametrize("window", [0, 3])
+@pytest.mark.parametrize("K", [6, 2])
+@pytest.mark.parametrize("causal", [True, False])
+@pytest.mark.parametrize("attend", IMPLEMENTATIONS.values())
+def test_a_mask_hides_more_keys(attend, causal, K, window):
+    """Padding at the right of row 1, on top of causal and window: as if its keys were not there."""
+    q, k, v = (t.detach() for t in qkv(5, 5, K=K))
+    mask = torch.ones(2, 1, 1, 5, dtype=torch.bool)
+    mask[1, ..., 3:] = False
+    how = {"causal": causal, "window": window}
+    y = attend(q, k, v, **how, attn_mask=mask)
+    torch.testing.assert_close(y[:1], attend(q[:1], k[:1], v[:1], **how))
+    short = attend(q[1:, :, :3], k[1:, :, :3], v[1:, :, :3], **how)
+    torch.testing.assert_close(y[1:, :, :3], short)
+
+
 @pytest.mark.parametrize("window", WINDOWS)
 @pytest.mark.parametrize("K", HEADS)
 @pytest.mark.parametrize("causal", [True, False])
 @pytest.mark.parametrize(("T", "S"), SIZES)
-@pytest.mark.parametrize("road", ROADS)
-def test_each_road_is_the_equation(road, T, S, causal, K, window):
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+def test_each_implementation_is_the_equation(implementation, T, S, causal, K, window):
     q, k, v = (t.detach() for t in qkv(T, S, K=K))
-    y = ROADS[road](q, k, v, causal=causal, window=window)
+    y = IMPLEMENTATIONS[implementation](q, k, v, causal=causal, window=window)
     assert y.shape == q.shape
     torch.testing.assert_close(y, by_loops(q, k, v, causal, window), rtol=0, atol=1e-10)
 
@@ -87,10 +121,10 @@ def test_each_road_is_the_equation(road, T, S, causal, K, window):
 @pytest.mark.parametrize("dtype", TOLERANCE)
 @pytest.mark.parametrize("causal", [True, False])
 @pytest.mark.parametrize(("T", "S"), SIZES)
-def test_the_roads_agree_in_outputs_and_gradients(T, S, causal, dtype, K, window):
+def test_the_implementations_agree_in_outputs_and_gradients(T, S, causal, dtype, K, window):
     weight = torch.randn(2, 6, T, 4, generator=torch.Generator().manual_seed(1), dtype=dtype)
     found = []
-    for attend in ROADS.values():
+    for attend in IMPLEMENTATIONS.values():
         q, k, v = qkv(T, S, dtype, K=K)
         y = attend(q, k, v, causal=causal, window=window)
         (y * weight).sum().backward()
@@ -101,21 +135,21 @@ def test_the_roads_agree_in_outputs_and_gradients(T, S, causal, dtype, K, window
 
 
 @pytest.mark.parametrize(("K", "window"), [(6, 0), (2, 3)])
-@pytest.mark.parametrize("road", ROADS)
-def test_dropout_keeps_the_expectation(road, K, window):
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+def test_dropout_keeps_the_expectation(implementation, K, window):
     n, p = 4000, 0.3
     q, k, v = (t.detach()[:1].expand(n, -1, -1, -1) for t in qkv(3, 5, torch.float32, K=K))
-    whole = ROADS[road](q, k, v, window=window)
+    whole = IMPLEMENTATIONS[implementation](q, k, v, window=window)
     torch.manual_seed(0)
-    y = ROADS[road](q, k, v, window=window, dropout=p)
+    y = IMPLEMENTATIONS[implementation](q, k, v, window=window, dropout=p)
     assert not torch.equal(y, whole)
     error = y.std(0) / math.sqrt(n)
     assert ((y.mean(0) - whole[0]).abs() < 5 * error + 1e-6).all()
 
 
 @pytest.mark.parametrize(("T", "S"), [(5, 5), (3, 5)])
-@pytest.mark.parametrize("road", ROADS)
-def test_dropout_takes_the_share_asked_for(road, T, S):
+@pytest.mark.parametrize("implementation", IMPLEMENTATIONS)
+def test_dropout_takes_the_share_asked_for(implementation, T, S):
     """q = 0 sees all 5 keys alike, and v = 1 shows each weight: 0, or 1/5 over 1 - p."""
     q, k, v = (
         torch.zeros(2000, 1, T, S),
@@ -123,7 +157,7 @@ def test_dropout_takes_the_share_asked_for(road, T, S):
         torch.eye(S).expand(2000, 1, S, S),
     )
     torch.manual_seed(0)
-    y = ROADS[road](q, k, v, causal=False, dropout=0.3)
+    y = IMPLEMENTATIONS[implementation](q, k, v, causal=False, dropout=0.3)
     assert (y == 0).float().mean().item() == pytest.approx(0.3, abs=0.02)
     torch.testing.assert_close(y[y != 0], torch.full_like(y[y != 0], 0.2 / 0.7))
 
@@ -151,14 +185,28 @@ def test_the_layer_drops_in_training_only(attn):
     assert torch.equal(layer(x), layer(x))
 
 
-def test_auto_is_the_fused_road_where_torch_has_it():
+@pytest.mark.parametrize("attn", ["sdpa", "naive"])
+def test_the_layer_that_is_not_causal_looks_ahead(attn):
+    """With a window, as far ahead as back; a mask with a cache, which makes its own, is refused."""
+    config = GPTConfig(n_head=2, d_model=8, window=3, attn=attn)
+    layer, x = CausalSelfAttention(config, causal=False), torch.randn(2, 8, 8)
+    y = layer(x)
+    x[0, 4] += 1
+    same = torch.isclose(layer(x), y, atol=1e-6).all(-1)
+    assert same.int().tolist() == [[1, 1, 0, 0, 0, 0, 0, 1], [1] * 8]
+    cache = KVCache(GPTConfig(8, 8, 1, 2, 8), 2)
+    with pytest.raises(ValueError, match="attn_mask with a cache"):
+        layer(x, None, cache.layers[0], attn_mask=torch.ones(2, 1, 1, 8, dtype=torch.bool))
+
+
+def test_auto_is_the_fused_kernel_where_torch_has_it():
     assert AUTO == "sdpa"
     assert ATTEND["auto"] is attend_sdpa
 
 
 @pytest.mark.parametrize("attn", ["sdpa", "naive"])
 def test_the_window_ends_the_view(attn):
-    """With window=3, a change is seen by its own place and the next two."""
+    """With window=3, a change is seen by its own position and the next two."""
     layer = CausalSelfAttention(GPTConfig(n_head=2, d_model=8, window=3, attn=attn))
     x = torch.randn(2, 8, 8)
     y = layer(x)
@@ -214,6 +262,15 @@ def test_rope_table_by_hand():
             assert sin[t, i].item() == pytest.approx(math.sin(angle), abs=1e-6)
 
 
+def test_rope_table_of_given_positions():
+    """Rows of other positions wanted indexing by hand: now a tensor of any shape, (*shape, D/2)."""
+    table = rope_table(40, 6, theta=500.0)
+    for positions in (torch.tensor([[7, 0, 39], [3, 3, 1]]), torch.arange(5, 9), torch.tensor(4)):
+        for given, whole in zip(rope_table(positions, 6, theta=500.0), table, strict=True):
+            assert given.shape == (*positions.shape, 3)
+            assert torch.equal(given, whole[positions])
+
+
 def test_rotate_is_a_product_of_complex_numbers():
     x = torch.randn(2, 3, 5, 6)
     y = rotate(x, *rope_table(5, 6))
@@ -221,7 +278,7 @@ def test_rotate_is_a_product_of_complex_numbers():
     turn = torch.polar(torch.ones(5, 3), angle)
     z = torch.complex(x[..., :3], x[..., 3:]) * turn
     torch.testing.assert_close(y, torch.cat((z.real, z.imag), -1))
-    assert torch.equal(y[:, :, 0], x[:, :, 0])  # place 0 does not turn
+    assert torch.equal(y[:, :, 0], x[:, :, 0])  # position 0 does not turn
 
 
 def test_rope_sees_distances_only():

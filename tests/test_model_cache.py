@@ -1,51 +1,22 @@
 """The cache changes nothing but the time; a text that outgrows the context goes on."""
 
-import copy
-import shutil
 from dataclasses import replace
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sharp_model import POS, WAYS, S, V, model, prompts, written
 
-from model import GPTConfig, KVCache, TinyGPT, few_rows, generate
-from model.context import keep, reach
-from model.fewrows import ROWS, FewRows
-from model.static import CompiledStep
-
-V, S = 19, 8
-POS = ["learned", "sinusoidal", "rope", "none"]
-WAYS = [(0, 0, "sdpa"), (2, 0, "naive"), (1, 3, "sdpa"), (2, 5, "naive"), (2, 7, "sdpa")]
-
-
-def model(seed=0, **kwargs):
-    """A small model of strong opinions: blown-up weights, so that no two logits are near."""
-    torch.manual_seed(seed)
-    shape = {"vocab_size": V, "block_size": S, "n_layer": 3, "n_head": 4, "d_model": 32}
-    m = TinyGPT(GPTConfig(**{**shape, **kwargs})).eval()
-    with torch.no_grad():
-        for p in m.parameters():
-            p.mul_(4)
-    return m
-
-
-def prompts(B=3, T=4, seed=5):
-    return torch.randint(V, (B, T), generator=torch.Generator().manual_seed(seed))
-
-
-def written(m, idx, steps, **kwargs):
-    """All that generate yields, (B,steps), and the logits that it drew from, (B,steps,V)."""
-    seen = []
-    ids = list(generate(m, idx, steps, watch=lambda i, z: seen.append(z.clone()), **kwargs))
-    return torch.stack(ids, 1), torch.stack(seen, 1)
+from model import GPTConfig, KVCache, TinyGPT, generate
+from model.generation.context import kept_tokens, receptive_field
 
 
 @pytest.mark.parametrize("pos", POS)
 @pytest.mark.parametrize(("n_kv_head", "window", "attn"), WAYS)
 @torch.no_grad()
-def test_logits_are_those_of_one_pass_at_every_place(pos, n_kv_head, window, attn):
-    """Token by token, and in chunks of every length: each place, B = 3 different rows."""
+def test_logits_are_those_of_one_pass_at_every_position(pos, n_kv_head, window, attn):
+    """Token by token, and in chunks of every length: each position, B = 3 different rows."""
     m = model(pos=pos, n_kv_head=n_kv_head, window=window, attn=attn)
     idx = prompts(T=S)
     want = m(idx)[0]
@@ -53,7 +24,9 @@ def test_logits_are_those_of_one_pass_at_every_place(pos, n_kv_head, window, att
         for chunk in (1, 3):
             cache = KVCache(m.config, 3)
             parts = [idx[:, :first], *idx[:, first:].split(chunk, 1)]
-            got = torch.cat([m.head(m.features(part, cache)) for part in parts if part.numel()], 1)
+            got = torch.cat(
+                [m.head(m.hidden_states(part, cache)) for part in parts if part.numel()], 1
+            )
             assert (got - want).abs().max() < 1e-5 * want.abs().max()
             assert cache.lengths == [S] * 3
 
@@ -64,7 +37,7 @@ def test_logits_of_ordinary_weights_are_within_1e_5():
         torch.manual_seed(1)
         m, idx = TinyGPT(GPTConfig(V, 64, 2, 2, 32, pos=pos)).eval(), prompts(T=64)
         cache = KVCache(m.config, 3)
-        got = torch.cat([m.head(m.features(part, cache)) for part in idx.split(1, 1)], 1)
+        got = torch.cat([m.head(m.hidden_states(part, cache)) for part in idx.split(1, 1)], 1)
         assert (got - m(idx)[0]).abs().max() < 1e-5
 
 
@@ -83,9 +56,9 @@ def test_other_flags_too(kwargs):
 
 
 def by_hand(m, prompt, steps):
-    """One row, greedy, by whole passes alone: what the docstring of model/context.py says."""
+    """One row, greedy, by whole passes alone: what the docstring of context.py says."""
     c, text, out = m.config, list(prompt)[-m.config.block_size :], []
-    if c.window and c.pos in ("rope", "none"):  # no place counts but by distance: all at once
+    if c.window and c.pos in ("rope", "none"):  # no position counts but by distance: all at once
         long = TinyGPT(replace(c, block_size=len(text) + steps)).eval()
         long.load_state_dict(m.state_dict())
         for _ in range(steps):
@@ -146,7 +119,7 @@ def test_the_work_per_token_is_bounded():
     """Past block_size=8 a step reads one token, each third 5 more; with a window none."""
     for window, most in ((0, 5), (3, 1)):
         m, read = model(pos="rope", window=window), []
-        heads: set = set()  # shapes of what goes through the head: the last place alone
+        heads: set = set()  # shapes of what goes through the head: the last position alone
         m.tok_emb.register_forward_hook(lambda emb, x, y, read=read: read.append(x[0].size(1)))
         m.head.register_forward_hook(lambda head, x, y, seen=heads: seen.add(x[0].shape))
         list(generate(m, prompts(B=2, T=8), 200))
@@ -156,14 +129,14 @@ def test_the_work_per_token_is_bounded():
         assert sum(read[1:]) == 200 + (67 * 5 if most > 1 else 0)  # ceil(199 / 3) times
 
 
-def test_keep_and_reach():
+def test_kept_tokens_and_receptive_field():
     def config(**k):
         return GPTConfig(n_layer=3, n_head=1, d_model=4, vocab_size=9, **k)
 
-    assert [keep(config(block_size=n)) for n in (1, 2, 4, 8, 1024)] == [1, 1, 3, 6, 768]
-    assert reach(config(block_size=8)) == 7
-    assert reach(config(block_size=8, window=4)) == 7  # learned places: no sliding
-    assert reach(config(block_size=8, window=4, pos="rope")) == 9
+    assert [kept_tokens(config(block_size=n)) for n in (1, 2, 4, 8, 1024)] == [1, 1, 3, 6, 768]
+    assert receptive_field(config(block_size=8)) == 7
+    assert receptive_field(config(block_size=8, window=4)) == 7  # learned positions: no sliding
+    assert receptive_field(config(block_size=8, window=4, pos="rope")) == 9
 
 
 def test_memory_is_made_once():
@@ -173,7 +146,7 @@ def test_memory_is_made_once():
     where = [kv.data_ptr() for kv in cache.kv]
     with torch.no_grad():
         for _ in range(S):
-            m.features(prompts(B=5, T=1), cache)
+            m.hidden_states(prompts(B=5, T=1), cache)
     assert [kv.data_ptr() for kv in cache.kv] == where
     assert cache.full() == [0, 1, 2, 3, 4]
 
@@ -182,17 +155,17 @@ def test_memory_is_made_once():
 def test_a_cache_refuses_what_it_has_no_room_for():
     m = model()
     cache = KVCache(m.config, 2)
-    m.features(prompts(B=2, T=6), cache)
+    m.hidden_states(prompts(B=2, T=6), cache)
     with pytest.raises(ValueError, match=r"6 \+ 3 tokens exceed 8 slots; make room"):
-        m.features(prompts(B=2, T=3), cache)
+        m.hidden_states(prompts(B=2, T=3), cache)
     cache.lengths = [6, 4]
     with pytest.raises(ValueError, match="2 tokens a row, of lengths 4 to 6; give one at a time"):
-        m.features(prompts(B=2, T=2), cache)
+        m.hidden_states(prompts(B=2, T=2), cache)
     for B in (1, 3):  # torch wrote 3 rows into 2 with no more than a warning
         with pytest.raises(ValueError, match=f"{B} rows for a cache of 2; make one of {B}"):
-            m.features(prompts(B=B, T=1), KVCache(m.config, 2))
+            m.hidden_states(prompts(B=B, T=1), KVCache(m.config, 2))
     with pytest.raises(ValueError, match="9 tokens exceed block_size=8"):
-        m.features(prompts(T=9))
+        m.hidden_states(prompts(T=9))
 
 
 @torch.no_grad()
@@ -223,93 +196,3 @@ def test_under_autocast_too(pos, window):
         list(generate(m, rows[:1], S + 5))
     for logits in got:
         assert (logits[:, :2] - want[:, :2]).abs().max() < 0.03 * want.abs().max()
-
-
-@pytest.mark.parametrize(("n_out", "bias"), [(7, True), (8, False), (1, True)])
-def test_few_rows_is_a_linear_layer(monkeypatch, n_out, bias):
-    """Outputs and gradients, of rows below and above its limit, in any shape."""
-    monkeypatch.setattr("model.fewrows.NUMEL", 0)
-    a = torch.nn.Linear(6, n_out, bias=bias)
-    b = few_rows(copy.deepcopy(a))
-    assert type(b) is FewRows
-    b.pieces = 3
-    for shape in [(1, 6), (2, 6), (6,), (1, 1, 6), (2, 3, 6), (ROWS, 6), (ROWS + 1, 6), (0, 6)]:
-        x = torch.randn(shape, generator=torch.Generator().manual_seed(1))
-        assert a(x).shape == b(x).shape
-        assert torch.allclose(a(x), b(x), atol=1e-6)
-        for layer in (a, b):
-            layer.zero_grad()
-            layer(x).square().sum().backward()
-        for p, q in zip(a.parameters(), b.parameters(), strict=True):
-            assert torch.allclose(p.grad, q.grad, atol=1e-5)
-
-
-def test_few_rows_changes_no_parameter(monkeypatch):
-    """Values, names, ties and what is written stay; small matrices stay nn.Linear."""
-    assert not any(type(m) is FewRows for m in few_rows(model()).modules())
-    monkeypatch.setattr("model.fewrows.NUMEL", 32 * V)
-    for tie in (True, False):
-        a, b = model(tie_weights=tie, mlp="swiglu"), model(tie_weights=tie, mlp="swiglu")
-        assert few_rows(b) is b
-        assert (b.head.weight is b.tok_emb.weight) == tie
-        assert sum(type(m) is FewRows for m in b.modules()) == 3 * 5 + 1  # all
-        assert list(a.state_dict()) == list(b.state_dict())
-        for p, q in zip(a.parameters(), b.parameters(), strict=True):
-            assert torch.equal(p, q)
-        got = [written(m, prompts(), 20, temperature=0)[0] for m in (a, b)]
-        assert torch.equal(*got)
-    half = few_rows(model().bfloat16())
-    assert written(half, prompts(), 3)[0].shape == (3, 3)
-
-
-def steps_alike(m, steps=3 * S):
-    """What is written by the model as it is, and with a CompiledStep, rows of other lengths."""
-    rows = [[1, 2, 3], [4], [5] * (S + 2)]
-    want = [written(m, idx, steps, seed=2) for idx in (rows, rows[:1])]
-    vars(m)["features"] = CompiledStep(m)
-    got = [written(m, idx, steps, seed=2) for idx in (rows, rows[:1])]
-    for (ids, logits), (same, close) in zip(want, got, strict=True):
-        assert torch.equal(ids, same)
-        assert (logits - close).abs().max() < 1e-5 * logits.abs().max()
-
-
-@pytest.mark.parametrize("pos", POS)
-@pytest.mark.parametrize(("n_kv_head", "window", "attn"), WAYS)
-def test_a_step_of_fixed_shapes_is_the_same_step(monkeypatch, pos, n_kv_head, window, attn):
-    """Without the compiler: slots and masks alone."""
-    monkeypatch.setattr(torch, "compile", lambda step, **options: step)
-    steps_alike(model(pos=pos, n_kv_head=n_kv_head, window=window, attn=attn))
-
-
-def test_a_step_of_fixed_shapes_is_one_program(monkeypatch):
-    """Also after prompts of two tokens, whose first is read into a cache of one slot."""
-    sizes = set()
-
-    def spy(step, **options):
-        return lambda *args: (sizes.add(args[2][0].size(-2)), step(*args))[1]
-
-    monkeypatch.setattr(torch, "compile", spy)
-    m = model()
-    vars(m)["features"] = CompiledStep(m)
-    for n in range(1, S + 2):
-        written(m, [[1] * n], S)
-    assert sizes == {S}
-
-
-@torch.no_grad()
-def test_a_step_of_fixed_shapes_refuses_a_full_cache(monkeypatch):
-    monkeypatch.setattr(torch, "compile", lambda step, **options: step)
-    m = model()
-    cache, step = KVCache(m.config, 2), CompiledStep(m)
-    step(prompts(B=2, T=S), cache)
-    with pytest.raises(ValueError, match=r"rows \[0, 1\] of the cache are full; make room"):
-        step(prompts(B=2, T=1), cache)
-    assert torch.equal(step(prompts()), m.features(prompts()))  # without a cache
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(not shutil.which("g++"), reason="no C++ compiler")
-@pytest.mark.filterwarnings("ignore")
-def test_a_compiled_step_is_the_same_step():
-    torch.compiler.reset()
-    steps_alike(model(pos="rope", window=4))

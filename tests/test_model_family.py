@@ -74,7 +74,7 @@ def test_every_allowed_combination_trains(config):
 @given(configs())
 @settings(max_examples=60, deadline=None, derandomize=True)
 def test_every_combination_keeps_its_promises(config):
-    """No look ahead, rows apart, and both roads of attention the same."""
+    """No look ahead, rows apart, and both implementations of attention the same."""
     torch.manual_seed(0)
     model, text = TinyGPT(config).eval(), ids()[:, :-1]
     with torch.no_grad():
@@ -84,8 +84,8 @@ def test_every_combination_keeps_its_promises(config):
         other = text.clone()
         other[1, 6:] = (other[1, 6:] + 1) % V
         changed = model(other)[0]
-        road = "naive" if config.attn != "naive" else "sdpa"
-        twin = TinyGPT(replace(config, attn=road)).eval()
+        implementation = "naive" if config.attn != "naive" else "sdpa"
+        twin = TinyGPT(replace(config, attn=implementation)).eval()
         twin.load_state_dict(model.state_dict())
         torch.testing.assert_close(twin(text)[0], logits, rtol=0, atol=1e-4)
     torch.testing.assert_close(changed[1, :6], logits[1, :6], rtol=0, atol=1e-6)
@@ -138,7 +138,7 @@ def test_the_graph_has_no_break(kind):
 def test_compiled_equals_eager(kind, recompute):
     torch.compiler.reset()
     model = toy(kind)
-    model.recompute = recompute
+    model.activation_checkpointing = recompute
     compiled = torch.compile(model, fullgraph=True)
     same_after_a_step(model, compiled, ids(), 1e-5)
     same_after_a_step(model, compiled, ids(seed=1), 1e-5)
@@ -147,12 +147,12 @@ def test_compiled_equals_eager(kind, recompute):
 
 @pytest.mark.parametrize("dropout", [0.0, 0.2])
 @pytest.mark.parametrize("kind", FAMILY)
-def test_recomputed_gradients_are_the_same(kind, dropout):
+def test_gradients_with_activation_checkpointing_are_the_same(kind, dropout):
     """To the bit, also with dropout: the second pass drops what the first dropped."""
     model, text = toy(kind, dropout=dropout), ids()
     found = []
     for recompute in (False, True):
-        model.recompute = recompute
+        model.activation_checkpointing = recompute
         torch.manual_seed(1)
         loss = loss_of(model, text)
         found.append((loss, *torch.autograd.grad(loss, list(model.parameters()))))
@@ -184,7 +184,7 @@ class PeakBytes(TorchDispatchMode):
 def peak_of(recompute, n_layer):
     torch.manual_seed(0)
     model = TinyGPT(GPTConfig(V, 64, n_layer, 4, 64, attn="naive"))
-    model.recompute = recompute
+    model.activation_checkpointing = recompute
     text = torch.randint(V, (8, 65))
     gc.collect()
     with PeakBytes() as memory:
@@ -199,7 +199,7 @@ def test_recomputing_takes_less_memory():
 
 def test_recomputing_is_for_training_only():
     model = toy("gpt2")
-    model.recompute = True
+    model.activation_checkpointing = True
     model.eval()
     with torch.no_grad():
         assert model(ids()[:, :-1])[0].isfinite().all()

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from model import GPTConfig, TinyGPT, generate, pick_next
-from model.generate import draw, nucleus, probabilities
+from model.generation.sampling import draw, nucleus, probabilities
 
 P = torch.tensor([[0.5, 0.25, 0.15, 0.1], [0.1, 0.15, 0.25, 0.5]])  # the second row runs backwards
 V = 23
@@ -150,13 +150,13 @@ def test_repetition_penalty_by_hand():
     z = torch.tensor([[2.0, 1.0, -1.0, -2.0], [2.0, 1.0, -1.0, -2.0]])
     seen = torch.tensor([[True, False, True, False], [False] * 4])
     want = torch.stack([torch.tensor([1.0, 1.0, -2.0, -2.0]).softmax(0), z[1].softmax(0)])
-    args = {"repetition_penalty": 2.0, "seen": seen.repeat(20_000, 1)}
+    args = {"repetition_penalty": 2.0, "in_context": seen.repeat(20_000, 1)}
     drawn = pick_next(z.repeat(20_000, 1), generator=torch.Generator().manual_seed(0), **args)
     for i in (0, 1):
         got = torch.bincount(drawn[i::2], minlength=4) / 20_000
         torch.testing.assert_close(got, want[i], rtol=0, atol=0.018)
     four = {"repetition_penalty": 4.0, "temperature": 0}
-    assert pick_next(z, seen=seen, **four).tolist() == [1, 0]
+    assert pick_next(z, in_context=seen, **four).tolist() == [1, 0]
 
 
 def test_a_high_penalty_says_nothing_twice():
@@ -167,9 +167,9 @@ def test_a_high_penalty_says_nothing_twice():
         assert len({*row, *made}) == len(row) + 8
 
 
-def test_a_watcher_sees_ids_and_logits():
+def test_a_callback_is_given_ids_and_logits():
     m, idx, seen = model(), prompt(), []
-    got = text(m, idx, 5, temperature=0, watch=lambda i, z: seen.append((i.clone(), z.clone())))
+    got = text(m, idx, 5, temperature=0, callback=lambda i, z: seen.append((i.clone(), z.clone())))
     assert torch.equal(torch.stack([i for i, _ in seen], 1), got)
     with torch.no_grad():
         torch.testing.assert_close(seen[0][1], m.eval()(idx)[0][:, -1])

@@ -4,12 +4,11 @@ import math
 
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from model import GPTConfig, TinyGPT
-from model.gpt import MLP, Block
-from model.norm import Norm
+from model import MLP, Block, GPTConfig, Norm, TinyGPT, generate, rope_table
 from model.positions import sinusoid
 
 V = 31
@@ -40,7 +39,7 @@ LLAMA |= {"n_head": 6, "n_kv_head": 2}
 
 
 @EVERY
-def test_logits_of_every_place_and_loss_with_targets(pos, norm_at, attn):
+def test_logits_of_every_position_and_loss_with_targets(pos, norm_at, attn):
     model, x = toy(pos=pos, norm_at=norm_at, attn=attn), ids()
     logits, loss = model(x)
     assert logits.shape == (3, 7, V)
@@ -70,8 +69,8 @@ def test_a_row_alone_is_a_row_in_company(pos, norm_at, attn):
 
 
 @pytest.mark.parametrize("pos", POS)
-def test_places_are_told(pos):
-    """One layer without places sees a set: 1, 2, 3 and 2, 1, 3 are the same to it."""
+def test_positions_are_told(pos):
+    """One layer without positions sees a set: 1, 2, 3 and 2, 1, 3 are the same to it."""
     logits = toy(pos=pos, n_layer=1)(torch.tensor([[1, 2, 3], [2, 1, 3]]))[0]
     assert torch.isclose(logits[0, 2], logits[1, 2], atol=1e-6).all() == (pos == "none")
 
@@ -111,13 +110,42 @@ def test_the_blocks_are_the_equations(norm, norm_at):
     torch.testing.assert_close(block(x), want)
 
 
+@pytest.mark.parametrize("attn", ["sdpa", "naive"])
+@pytest.mark.parametrize("pos", ["learned", "rope"])
+def test_an_encoder_is_built_from_the_same_block(attn, pos):
+    """Two layers that are not causal: padding changes nothing, position 0 sees position T-1."""
+    torch.manual_seed(0)
+    config = GPTConfig(n_head=2, d_model=16, n_kv_head=1, pos=pos, attn=attn)
+    blocks = [Block(config, causal=False) for _ in range(2)]
+    rope = rope_table(7, 8) if pos == "rope" else None
+
+    def encode(x, lengths):
+        mask = torch.arange(x.size(1)) < torch.tensor(lengths)[:, None]
+        tables = rope and tuple(t[: x.size(1)] for t in rope)
+        for block in blocks:
+            x = block(x, tables, attn_mask=mask[:, None, None])
+        return x
+
+    x = torch.randn(2, 7, 16)
+    y = encode(x, [7, 4])
+    torch.testing.assert_close(y[1:, :4], encode(x[1:, :4], [4]), rtol=0, atol=1e-6)
+    padding, last = x.clone(), x.clone()
+    padding[1, 4:] = 9.0
+    torch.testing.assert_close(encode(padding, [7, 4])[1, :4], y[1, :4], rtol=0, atol=1e-6)
+    last[0, 6] *= -1
+    assert not torch.isclose(encode(last, [7, 4])[0, 0], y[0, 0], atol=1e-4).any()
+    decoder = Block(config)
+    decoder.load_state_dict(blocks[0].state_dict())
+    assert torch.equal(decoder(last, rope)[0, :6], decoder(x, rope)[0, :6])  # by default it doesn't
+
+
 @pytest.mark.parametrize("norm_at", ["pre", "post"])
 def test_the_stream_ends_normalised_once(norm_at):
     model = toy(norm_at=norm_at, norm="rmsnorm", norm_eps=0.01)
     for name, p in model.named_parameters():
         if "norm" in name:
             p.data.fill_(1)
-    size = model.features(ids()).square().mean(-1).sqrt()
+    size = model.hidden_states(ids()).square().mean(-1).sqrt()
     assert ((size > 0.5) & (size <= 1)).all()
     assert isinstance(model.norm, Norm) == (norm_at == "pre")
 
@@ -188,14 +216,14 @@ def test_the_loss_is_the_mean_over_targets_that_count():
 
 @pytest.mark.parametrize("tie", [True, False])
 def test_the_loss_without_its_logits_is_the_same(monkeypatch, tie):
-    """300 places, more than the fused way takes at a time; each gradient, by either way."""
+    """300 positions, more than the fused way takes at a time; each gradient, by either way."""
     x, y = ids(30, 10), ids(30, 10, seed=2)
     y[0, 2:] = -1
     fused, kinds = F.linear_cross_entropy, []
     spy = lambda *args, **kwargs: kinds.append("fused") or fused(*args, **kwargs)  # noqa: E731
     monkeypatch.setattr(F, "linear_cross_entropy", spy)
     for large, want in ((V, ["fused"]), (V + 1, [])):
-        monkeypatch.setattr("model.loss.LARGE", large)
+        monkeypatch.setattr("model.gpt.LARGE", large)
         a, b = toy(tie_weights=tie), toy(tie_weights=tie)
         kinds.clear()
         logits, loss = b(x, y, loss_only=True)
@@ -209,12 +237,72 @@ def test_the_loss_without_its_logits_is_the_same(monkeypatch, tie):
             torch.testing.assert_close(3 * p.grad, q.grad, rtol=1e-4, atol=1e-5)
 
 
+class Wrapped(nn.Module):
+    """A head in the manner of LoRA: what it was, and a product of two thin matrices."""
+
+    def __init__(self, head):
+        super().__init__()
+        self.head, self.weight = head, head.weight
+        self.a = nn.Parameter(torch.randn(2, head.in_features))
+        self.b = nn.Parameter(torch.randn(head.out_features, 2))
+
+    def forward(self, x):
+        return self.head(x) + x @ self.a.T @ self.b.T
+
+
+@pytest.mark.parametrize("large", [V, V + 1])
+def test_a_replaced_head_is_obeyed(monkeypatch, large):
+    """`loss_only` read head.weight: with LoRA in the head it trained and scored what stood there
+
+    before, and generated with what replaced it. A hook on a plain head was passed by, too.
+    """
+    monkeypatch.setattr("model.gpt.LARGE", large)
+    x, y = ids(), ids(seed=2)
+    wrapped, hooked, biased = toy(), toy(), toy()
+    wrapped.head = Wrapped(wrapped.head)
+    hooked.head.register_forward_hook(lambda head, args, logits: logits.sin())
+    biased.head = nn.Linear(24, V)
+    for model in (wrapped, hooked, biased):
+        logits, loss = model(x, y)
+        assert not torch.allclose(logits, toy()(x)[0])
+        torch.testing.assert_close(model(x, y, loss_only=True)[1], loss)
+        first = next(generate(model, x, 1, temperature=0))
+        assert torch.equal(first, logits[:, -1].argmax(-1))
+    wrapped(x, y, loss_only=True)[1].backward()
+    assert wrapped.head.a.grad.abs().max() > 0
+
+
+@pytest.mark.parametrize("large", [V, V + 1])
+@pytest.mark.parametrize("loss_only", [True, False])
+def test_the_sum_over_the_count_is_the_mean_to_the_bit(monkeypatch, large, loss_only):
+    """Loss and gradients, fused and plain, of full batches; a batch without targets sums to 0.
+
+    torch's own sum of the fused loss differs in the last bit unless the count is a power of 2.
+    """
+    monkeypatch.setattr("model.gpt.LARGE", large)
+    for B, T in ((3, 8), (30, 10), (64, 12), (12, 12)):
+        x, y = ids(B, T), ids(B, T, seed=2)
+        mean, total = toy(), toy()
+        loss = mean(x, y, loss_only=loss_only)[1]
+        nats = total(x, y, loss_only=loss_only, reduction="sum")[1]
+        torch.testing.assert_close(nats, loss * (B * T))
+        loss.backward()
+        (nats / (B * T)).backward()
+        for p, q in zip(mean.parameters(), total.parameters(), strict=True):
+            assert torch.equal(p.grad, q.grad)
+    nothing = torch.full_like(y, -1)
+    assert total(x, nothing, loss_only=loss_only, reduction="sum")[1].item() == 0
+    y[0, 3:] = -1
+    nats, loss = (total(x, y, loss_only=loss_only, reduction=r)[1] for r in ("sum", "mean"))
+    torch.testing.assert_close(nats / (y >= 0).sum(), loss)
+
+
 @pytest.mark.filterwarnings("ignore")
 def test_the_fused_loss_stands_back_from_autocast_and_compile(monkeypatch):
     def refuse(*args, **kwargs):
         raise AssertionError("called")
 
-    monkeypatch.setattr("model.loss.LARGE", V)
+    monkeypatch.setattr("model.gpt.LARGE", V)
     monkeypatch.setattr(F, "linear_cross_entropy", refuse)
     model, x, y = toy(), ids(), ids(seed=2)
     with pytest.raises(AssertionError, match="called"):
@@ -224,7 +312,7 @@ def test_the_fused_loss_stands_back_from_autocast_and_compile(monkeypatch):
     torch.compiler.reset()
     compiled = torch.compile(model, backend="eager", fullgraph=True)
     assert torch.equal(compiled(x, y, loss_only=True)[1], model(x, y)[1])
-    monkeypatch.setattr("model.loss.FUSED", False)  # an older torch
+    monkeypatch.setattr("model.gpt.FUSED", False)  # an older torch
     assert torch.equal(model(x, y, loss_only=True)[1], model(x, y)[1])
 
 
@@ -362,7 +450,7 @@ def test_a_state_dict_carries_the_model(tie):
         ({"n_head": 6, "n_kv_head": 12}, "n_head=6; try n_kv_head=6"),
         ({"n_kv_head": -1}, "n_kv_head=-1 does not divide n_head=3; try n_kv_head=1"),
         ({"n_head": 24, "qk_norm": True}, "qk_norm needs d_model/n_head of 2 or more"),
-        ({"window": -1}, "window=-1 must be from 2 to block_size - 1 = 11; 0 sees all"),
+        ({"window": -1}, "window=-1 must be from 2 to block_size - 1 = 11; 0 attends to all"),
         ({"window": 1}, "window=1 must be"),
         ({"window": 12}, "window=12 must be"),
         ({"dropout": 1.0}, r"dropout=1.0 must be in \[0, 1\)"),

@@ -1,58 +1,74 @@
 """Keys and values of the tokens that were read, kept so that no step computes them again.
 
-Letters: B rows, K heads of keys and values, S slots, D = C/H. A slot is a place: row i fills its
-first lengths[i] slots, and a new token goes into the next. It knows nothing of text.
+Letters: B rows, K heads of keys and values, S slots, D = C/H. A slot is a position: row i fills
+its first lengths[i] slots, and a new token goes into the next. It knows nothing of text.
 """
 
-import torch
+from collections.abc import Sequence
 
+import torch
+from torch import Tensor
+
+from model.attention import LayerCache
 from model.config import GPTConfig
 from model.positions import rope_table, rotate
 
 
-class Past:
+class CacheLayer:
     """One layer's share of a KVCache, kv (2,B,K,S,D)."""
 
-    def __init__(self, cache: "KVCache", kv: torch.Tensor):
-        self.cache, self.kv = cache, kv
+    def __init__(self, cache: "KVCache", kv: Tensor) -> None:
+        self.cache = cache
+        self.kv = kv
 
-    def append(self, k, v):
-        """Put k and v (B,K,T,D) into their slots; give all that the new tokens may look at.
+    def append(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Put k and v (B,K,T,D) into their slots; give what the new tokens may attend to.
 
-        Keys, values (B,K,S',D), and which of them each row sees (B,1,1,S') bool, or None where the
-        causal mask says it.
+        Keys, values (B,K,S',D), and a mask (B,1,1,S'), or None where the causal mask is enough.
         """
         cache = self.cache
-        if cache.seen is None:
-            torch.stack((k, v), out=self.kv.narrow(3, cache.lengths[0], k.size(2)))
+        if cache.attn_mask is None:
+            slots = self.kv.narrow(3, cache.lengths[0], k.size(2))
+            torch.stack((k, v), out=slots)
         else:  # rows of different lengths: each has a slot of its own
             new = torch.stack((k, v))[:, :, :, 0].transpose(0, 1)
-            self.kv[:, cache.rows, :, cache.slots] = new.to(self.kv.dtype)  # autocast has another
+            new = new.to(self.kv.dtype)  # autocast has another
+            self.kv[:, cache.rows, :, cache.slots] = new
         k, v = self.kv.narrow(3, cache.first, cache.last - cache.first)
-        return k, v, cache.seen
+        return k, v, cache.attn_mask
 
 
 class KVCache:
     """Room for S tokens (default block_size) in each of B rows, made once: a (2,B,K,S,D) a layer.
 
-    `model.features(idx, cache)` reads idx (B,T) as what follows the tokens that it holds; without
-    gradients, so call it under torch.no_grad or inference_mode.
+    `model.hidden_states(idx, cache)` reads idx (B,T) as what follows the tokens that it holds;
+    without gradients, so call it under torch.no_grad or inference_mode.
     """
 
-    def __init__(self, config: GPTConfig, B: int, S: int | None = None, *, device=None, dtype=None):
-        self.config, self.lengths = config, [0] * B
+    def __init__(
+        self,
+        config: GPTConfig,
+        B: int,
+        S: int | None = None,
+        *,
+        device: torch.device | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        self.config = config
+        self.lengths = [0] * B
         self.size = config.block_size if S is None else S
         D = config.d_model // config.n_head
         shape = 2, B, config.kv_heads, self.size, D  # zeros, since what is masked must be finite
         self.kv = [torch.zeros(shape, device=device, dtype=dtype) for _ in range(config.n_layer)]
-        self.layers = [Past(self, kv) for kv in self.kv]
+        self.layers: Sequence[LayerCache] = [CacheLayer(self, kv) for kv in self.kv]
         self.rows = torch.arange(B, device=device)
         self.slots = self.rows  # of the new tokens, where the rows' lengths differ
-        self.seen: torch.Tensor | None = None  # (B,1,1,S'), the same for all layers
-        self.first = self.last = 0  # the slots that the new tokens look at
+        self.attn_mask: Tensor | None = None  # (B,1,1,S'), the same for all layers
+        self.first = 0  # the new tokens attend to slots first to last - 1
+        self.last = 0
 
-    def open(self, B: int, T: int) -> slice | torch.Tensor:
-        """Prepare for T tokens in each of B rows; gives their places.
+    def open(self, B: int, T: int) -> slice | Tensor:
+        """Prepare for T tokens in each of B rows; gives their positions.
 
         They are a slice, or (B,1) where lengths differ. Raises ValueError for more than there is
         room for, T > 1 where lengths differ, or another B.
@@ -65,12 +81,14 @@ class KVCache:
         if n < longest and T > 1:
             raise ValueError(f"{T} tokens a row, of lengths {n} to {longest}; give one at a time")
         window = self.config.window or self.size
-        self.first, self.last, self.seen = max(0, n + 1 - window), longest + T, None
+        self.first = max(0, n + 1 - window)
+        self.last = longest + T
+        self.attn_mask = None
         if n == longest:
             return slice(n, n + T)
         self.slots = torch.tensor(self.lengths, device=self.rows.device)
-        back = self.slots[:, None] - torch.arange(self.first, self.last, device=self.rows.device)
-        self.seen = ((back >= 0) & (back < window))[:, None, None]  # as in causal_mask
+        keys = torch.arange(self.first, self.last, device=self.rows.device)
+        self.attn_mask = one_query_mask(self.slots, keys, window)
         return self.slots[:, None]
 
     def advance(self, T: int) -> None:
@@ -89,15 +107,15 @@ class KVCache:
             self.lengths[row] = n
 
     def slide(self, rows: list[int]) -> None:
-        """Let the last window - 1 places of full rows, all that the next token sees, be the first.
+        """Keep of full rows the last window - 1 positions, all that the next token attends to.
 
-        Only the distance of places counts (RoFormer, eq. 16), so keys that move back by m places
-        are turned back by m angles.
+        Only the distance of positions counts (RoFormer, eq. 16), so keys that move back by m
+        positions are rotated back by m angles.
         """
         c = self.config
         n = c.window - 1
         m = self.size - n
-        cos, sin = (t[m] for t in rope_table(m + 1, c.d_model // c.n_head, c.rope_theta))
+        cos, sin = rope_table(torch.tensor(m), c.d_model // c.n_head, c.rope_theta)
         for kv in self.kv:
             moved = kv[:, rows, :, m:]
             if c.pos == "rope":
@@ -105,3 +123,10 @@ class KVCache:
             kv[:, rows, :, :n] = moved
         for row in rows:
             self.lengths[row] = n
+
+
+def one_query_mask(positions: Tensor, keys: Tensor, window: int) -> Tensor:
+    """Which keys (S',) a query at its row's position (B,) may attend to, (B,1,1,S') bool."""
+    back = positions[:, None] - keys
+    mask = (back >= 0) & (back < window)  # as in causal_mask
+    return mask[:, None, None]

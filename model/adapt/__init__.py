@@ -1,0 +1,1 @@
+"""Replaces layers of a finished model, and puts them back: `model.gpt` never learns its names."""

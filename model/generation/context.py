@@ -1,0 +1,88 @@
+"""How much of a growing text the model reads: one rule, with a cache or without.
+
+A text of up to block_size tokens is read whole. When it outgrows that, the newest three quarters
+stay and are read anew at positions 0, 1, ...: once every block_size/4 tokens, so the cost per token
+stays bounded. A model with a window and relative positions (pos rope or none) slides instead: each
+token attends to its window, and nothing is read twice. Of a prompt longer than block_size the last
+block_size tokens count. Letters: B rows, N tokens of text, C = d_model.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from model.config import GPTConfig
+from model.generation.cache import KVCache
+from model.gpt import TinyGPT
+
+DecodeStep = Callable[[Tensor, KVCache], Tensor]  # idx (B,1) -> hidden states (B,1,C)
+
+
+def kept_tokens(config: GPTConfig) -> int:
+    """Tokens that stay, the newest among them, when they would be block_size + 1."""
+    return max(1, config.block_size * 3 // 4)
+
+
+def receptive_field(config: GPTConfig) -> int:
+    """Tokens before the newest that it can depend on: through a window, one more in each layer."""
+    return config.n_layer * (config.window - 1) if config.slides else config.block_size - 1
+
+
+class CachedDecoder:
+    """Read one token a step, and keep the keys and values of those before it."""
+
+    def __init__(
+        self, model: TinyGPT, text: Tensor, lengths: list[int], step: DecodeStep | None = None
+    ) -> None:
+        """Read all but the last token of text (B,N); of row i, the last lengths[i] are text."""
+        self.model = model
+        self.step = step or model.hidden_states
+        self.cache = self.new_cache(len(text), text.device)
+        before = [min(n, model.config.block_size) - 1 for n in lengths]
+        self.read(list(range(len(text))), text, before)
+
+    def new_cache(self, B: int, device: torch.device, S: int | None = None) -> KVCache:
+        """Make an empty cache of the model's dtype."""
+        dtype = self.model.tok_emb.weight.dtype
+        return KVCache(self.model.config, B, S, device=device, dtype=dtype)
+
+    def read(self, rows: list[int], text: Tensor, lengths: list[int]) -> None:
+        """Let these rows hold the `lengths` tokens before the last one, read in one pass."""
+        T = max(lengths)
+        part = self.new_cache(len(rows), text.device, T)
+        if T:  # shorter rows are padded at the right, where a causal model does not look
+            before = [text[i, -1 - n : -1] for i, n in zip(rows, lengths, strict=True)]
+            self.model.hidden_states(pad_sequence(before, batch_first=True), part)
+        self.cache.paste(rows, part, lengths)
+
+    def __call__(self, text: Tensor) -> Tensor:
+        """Hidden states (B,C) of the last token of text (B,N), which grows by one a call."""
+        rows = self.cache.full()
+        if rows and self.model.config.slides:
+            self.cache.slide(rows)
+        elif rows:
+            self.read(rows, text, [kept_tokens(self.model.config) - 1] * len(rows))
+        return self.step(text[:, -1:], self.cache)[:, -1]
+
+
+class UncachedDecoder:
+    """Read all that counts anew at each step: the plain way, to check the other against."""
+
+    def __init__(self, model: TinyGPT, lengths: list[int]) -> None:
+        """Of row i of the text (B,N) the last lengths[i] are text."""
+        self.model = model
+        self.before = [min(n, model.config.block_size) - 1 for n in lengths]
+
+    def __call__(self, text: Tensor) -> Tensor:
+        """Hidden states (B,C) of the last token of text (B,N), which grows by one a call."""
+        c = self.model.config
+        reach = receptive_field(c)
+        stay = reach if c.slides else kept_tokens(c) - 1
+        self.before = [n if n <= reach else stay for n in self.before]
+        rows = [row[-1 - n :] for row, n in zip(text, self.before, strict=True)]
+        x = self.model.hidden_states(pad_sequence(rows, batch_first=True))
+        x = x[torch.arange(len(rows)), self.before]
+        self.before = [n + 1 for n in self.before]
+        return x
