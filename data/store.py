@@ -1,0 +1,169 @@
+"""The prepared directory: train.bin, val.bin, tokenizer.json, meta.json. Whole or not there."""
+
+import glob
+import json
+import mmap
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import tok
+from data.hashes import file_sha256, remembered, sha256
+from data.text import END_OF_TEXT
+
+FORMAT = 1  # part of the cache's key: raise it when the same input gives other bytes
+FILES = {"train.bin", "val.bin", "tokenizer.json", "meta.json"}
+KEYS = {"train_tokens": int, "val_tokens": int, "documents": int, "text_sha256": str}
+KEYS |= {"train_bytes": int, "val_bytes": int, "name": str, "tokenizer_sha256": str}
+SUMS = {"train_sha256", "val_sha256", "meta_sha256"}  # missing in directories of 0.1.0
+
+
+@dataclass(frozen=True)
+class TokenDataset:
+    """A prepared directory, opened: memory-mapped ids of both splits, tokenizer, meta.json."""
+
+    path: Path
+    train: np.ndarray
+    val: np.ndarray
+    tokenizer: "tok.BPETokenizer | tok.CharTokenizer"
+    meta: dict[str, Any]
+
+    @property
+    def end(self) -> int | None:
+        """The id of <|endoftext|> if the text was divided into documents, else None."""
+        divided = self.meta["documents"] > 1
+        return self.tokenizer.special_tokens.get(END_OF_TEXT) if divided else None
+
+
+def meta_text(meta: dict[str, Any]) -> str:
+    """meta.json, with a sum of all its other lines as the last."""
+    return json.dumps({**meta, "meta_sha256": meta_sum(meta)}, indent=2) + "\n"
+
+
+def meta_sum(meta: dict[str, Any]) -> str:
+    """The hash of all that a meta.json says, its own sum left out."""
+    return sha256(json.dumps({k: v for k, v in meta.items() if k != "meta_sha256"}).encode())
+
+
+def open_dataset(path: str | Path) -> TokenDataset:
+    """Open what data.prepare wrote. ValueError, naming the file, if one is missing or damaged."""
+    path = Path(path)
+    try:
+        meta = read_meta(path / "meta.json")
+        train, val = (open_tokens(path, meta, split) for split in ("train", "val"))
+        file = path / "tokenizer.json"
+        check_sum(file, meta["tokenizer_sha256"], file_sha256(file))
+        return TokenDataset(path, train, val, tok.load(file), meta)
+    except FileNotFoundError as e:
+        raise ValueError(f"{path} is not whole prepared data ({e}); delete and remake it") from None
+
+
+def read_meta(file: Path) -> dict[str, Any]:
+    """Read meta.json. ValueError if it is damaged, or of another version."""
+    try:
+        meta = json.loads(file.read_text(encoding="utf-8"))
+        if meta["version"] != FORMAT:
+            raise KeyError(f"format {meta['version']}, not {FORMAT}")
+        if meta["dtype"] not in ("uint16", "uint32"):
+            raise KeyError(f"dtype {meta['dtype']}")
+        for key, kind in KEYS.items():
+            if type(meta[key]) is not kind:
+                raise KeyError(f"{key} {meta[key]!r}")
+    except (KeyError, TypeError, ValueError, RecursionError) as e:
+        why = f"{file} is not whole prepared data ({e}); delete and remake {file.parent}"
+        raise ValueError(why) from None
+    if meta.keys() & SUMS:
+        check_sum(file, meta.get("meta_sha256"), meta_sum(meta))
+    return meta
+
+
+def open_tokens(path: Path, meta: dict[str, Any], split: str) -> np.ndarray:
+    """Map one split's ids. ValueError if the file is not the one that meta.json describes."""
+    file, n, dtype = path / f"{split}.bin", meta[f"{split}_tokens"], np.dtype(meta["dtype"])
+    if (size := file.stat().st_size) != n * dtype.itemsize:
+        raise ValueError(f"{file} has {size} bytes, not {n} tokens; delete and remake {path}")
+    if f"{split}_sha256" in meta:
+        check_sum(file, meta[f"{split}_sha256"], remembered(file, file_sha256))
+    return map_tokens(file, dtype)
+
+
+def map_tokens(file: Path, dtype: np.dtype | str) -> np.ndarray:
+    """The ids of a file, read when they are used."""
+    return np.memmap(file, dtype, mode="r") if file.stat().st_size else np.empty(0, dtype)
+
+
+def check_sum(file: Path, wanted: str | None, found: str) -> None:
+    """Raise ValueError unless a file still has the hash that meta.json says."""
+    if found != wanted:
+        raise ValueError(
+            f"{file} is damaged (its sha256 is not the one in meta.json); "
+            f"delete and remake {file.parent}"
+        )
+
+
+def forget_pages(tokens: np.ndarray) -> None:
+    """Let go of the pages of a mapped file that were read: else each stays in resident memory.
+
+    The kernel keeps them in its cache as long as it has room. Windows trims them by itself.
+    """
+    mapped: object = tokens.base
+    if isinstance(mapped, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+        mapped.madvise(mmap.MADV_DONTNEED)
+
+
+@contextmanager
+def new_directory(out: Path) -> Iterator[Path]:
+    """A directory to fill, which takes the position of `out` at the end if nothing failed."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    remove_stale(out)
+    new = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
+    try:
+        os.chmod(new, 0o777 & ~umask())
+        yield new
+        replace_dir(new, out)
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+
+
+def check_out(out: Path) -> None:
+    """Raise ValueError unless `out` is free, empty, or prepared data that may be replaced."""
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"{out} is a file; --out names a directory")
+    if out.is_dir() and {p.name for p in out.iterdir()} not in (set(), FILES):
+        raise ValueError(f"{out} holds other files; choose a new directory for --out")
+    if out.resolve() == Path.cwd():
+        raise ValueError(f"{out} is the working directory; choose another --out")
+
+
+def remove_stale(out: Path, age: float = 86400) -> None:
+    """Remove what a killed preparation of `out` left beside it: ours alone, untouched for a day."""
+    for left in out.parent.glob(f".{glob.escape(out.name)}-*"):
+        ours = left.is_dir() and {p.name for p in left.iterdir()} <= FILES
+        if ours and time.time() - left.stat().st_mtime > age:
+            shutil.rmtree(left, ignore_errors=True)
+
+
+def replace_dir(new: Path, out: Path) -> None:
+    """Rename `new` to `out`. One call cannot replace a directory: the old one steps aside."""
+    if out.exists():
+        old = Path(tempfile.mkdtemp(prefix=f".{out.name}-old-", dir=out.parent))
+        os.replace(out, old)
+        os.replace(new, out)
+        shutil.rmtree(old)
+    else:
+        os.replace(new, out)
+
+
+def umask() -> int:
+    """The process's mask for new files, which mkdtemp does not follow."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
