@@ -1,45 +1,102 @@
-"""data/feed.py: which windows a step trains on."""
+"""data/sampler.py and data/phases.py: which windows a step trains on."""
 
-import csv
+import hashlib
 import math
 import os
 import random
-import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-import yaml
-from conftest import TOY, make_text
 from hypothesis import given
 from hypothesis import strategies as st
 
-import train
-from data.feed import Feed, Phase, keys_of, permuted, phases_of, shuffled_start
 from data.loader import batch_at
-from data.sources import feed_of, open_sources, weights_of
-from utils.checkpoint import TrainState, load_checkpoint
-from utils.config import settings_from
+from data.phases import Phase, parse_phases
+from data.sampler import BatchSampler, keys_of, permuted, scramble, shuffled_start
 
 
-def feed(*sources, T=4, B=3, accum=1, seed=5, phases=None, **more):
+def sampler(*sources, T=4, B=3, accum=1, seed=5, phases=None, **more):
     phases = phases or [Phase(math.inf, T, (1,) * len(sources))]
-    return Feed(list(sources), phases, T, B, accum, seed, **more)
+    return BatchSampler(sources, phases, block_size=T, batch_size=B, accum=accum, seed=seed, **more)
 
 
-def rows(fed, steps):
+def rows(made, steps):
     """All first tokens of the windows of these steps, in order."""
-    return [int(r[0]) for step in steps for x, _ in fed.batches(step) for r in x]
+    return [int(r[0]) for step in steps for x, _ in made.batches(step) for r in x]
+
+
+RECORDED = {  # from the code of 0.1.0 and after, before it was written anew
+    ("shuffle", "one"): "e62395a51d2caf24",
+    ("shuffle", "far"): "5bc3a8d8b9636dc4",
+    ("shuffle", "tiny"): "e0f2c6eb49382a01",
+    ("shuffle", "mixture"): "b122062baaf7cf16",
+    ("shuffle", "phases"): "0442133d80fadeb2",
+    ("shuffle", "phases of rank 0"): "49ddbffe09ed34b7",
+    ("shuffle", "phases of rank 1"): "177d16a8c328f5c0",
+    ("shuffle", "phases of rank 2"): "aa874c774b479d9f",
+    ("random", "one"): "28dd4e5276a93a46",
+    ("random", "far"): "2c6386c17ba39b8d",
+    ("random", "tiny"): "91f925af34475554",
+    ("random", "mixture"): "e1f1c8c38e27359d",
+    ("random", "phases"): "f9fc3d466bb5eb88",
+    ("random", "phases of rank 0"): "9d40c3003b9eb9c4",
+    ("random", "phases of rank 1"): "5044008d82ffb2f7",
+    ("random", "phases of rank 2"): "f55dab4cff5b362d",
+}
+TEXTS = [
+    (np.arange(5000) * 7919 % 60013).astype(np.uint16),
+    (np.arange(3001) * 104729 % 65521).astype(np.uint32),
+    np.arange(40, dtype=np.uint16),
+]
+PHASES = [Phase(3, 4, (1, 0, 2)), Phase(9, 8, (2, 1, 1)), Phase(math.inf, 16, (3, 2, 1))]
+
+
+def recorded(case, sampling):
+    """The batches of a case that RECORDED has a hash of."""
+    a, b, c = TEXTS
+    one, two = [Phase(math.inf, 8, (1,))], [Phase(math.inf, 8, (3, 1))]
+    kinds = {
+        "one": (([a], one, 8, 5, 1, 1), range(300)),
+        "far": (([a], one, 8, 5, 3, 7), [10**6, 10**9]),
+        "tiny": (([c], [Phase(math.inf, 32, (1,))], 32, 4, 2, 0), range(40)),
+        "mixture": (([a, b], two, 8, 5, 2, 3), range(60)),
+        "phases": (([a, b, c], PHASES, 16, 3, 2, 1337), range(20)),
+    }
+    kind, _, rank = case.partition(" of rank ")
+    (texts, phases, T, B, accum, seed), steps = kinds[kind]
+    more = {"rank": int(rank), "world_size": 3} if rank else {}
+    made = sampler(
+        *texts, phases=phases, T=T, B=B, accum=accum, seed=seed, sampling=sampling, **more
+    )
+    return [batch for step in steps for batch in made.batches(step)]
+
+
+@pytest.mark.parametrize(("sampling", "case"), RECORDED)
+def test_windows_are_those_of_old_runs(sampling, case):
+    """An old run that is resumed trains on the windows that it would have trained on."""
+    digest = hashlib.sha256()
+    for x, y in recorded(case, sampling):
+        digest.update(str(tuple(x.shape)).encode() + x.numpy().tobytes() + y.numpy().tobytes())
+    assert digest.hexdigest()[:16] == RECORDED[sampling, case]
+
+
+def test_a_permutation_by_hand():
+    """The example of `permuted`: the number for 2 is 4 modulo 3, that for 0, 1 does not matter."""
+    key = next(k for k in range(99) if scramble(k ^ 2) % 3 == 4 % 3)
+    assert permuted(5, 9, [key]) == 8
+    assert permuted(5, 7, [key]) == 6
+    assert [permuted(i, 9, keys_of(5)[:-1]) for i in range(9)] == [6, 3, 0, 1, 8, 7, 5, 2, 4]
 
 
 @given(st.integers(1, 400), st.integers(0, 9))
-def test_permutation_has_each_place_once(n, seed):
+def test_permutation_has_each_index_once(n, seed):
     assert sorted(permuted(i, n, keys_of(seed)[:-1]) for i in range(n)) == list(range(n))
 
 
 def test_permutation_against_an_inverse_written_apart():
-    """Undo each round from the last, walking back: the place must come out again."""
+    """Undo each round from the last, walking back: the index must come out again."""
 
     def mix(z):
         for shift, factor in (30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB):
@@ -63,7 +120,7 @@ def test_permutation_against_an_inverse_written_apart():
 
 
 def test_permutation_is_uniform_enough():
-    """Where place i goes, over many epochs: chi-square of 20 x 20 counts beside its 361 +- 27."""
+    """Where index i goes, over many epochs: chi-square of 20 x 20 counts beside its 361 +- 27."""
     n, m = 20, 4000
     counts = np.zeros((n, n))
     for epoch in range(m):
@@ -92,10 +149,10 @@ def test_windows_stay_inside(n, T):
 
 
 def test_each_window_once_per_epoch_also_after_a_resume():
-    """11 windows, 3 a batch: epochs end inside batches; a second Feed goes on in the middle."""
+    """11 windows, 3 a batch: epochs end inside batches; a second sampler goes on in the middle."""
     tokens = np.arange(4 * 12, dtype=np.uint16)
-    whole = rows(feed(tokens), range(22))
-    assert whole == rows(feed(tokens), range(5)) + rows(feed(tokens), range(5, 22))
+    whole = rows(sampler(tokens), range(22))
+    assert whole == rows(sampler(tokens), range(5)) + rows(sampler(tokens), range(5, 22))
     epochs = [whole[i : i + 11] for i in range(0, 66, 11)]
     for epoch in epochs:
         assert sorted(epoch) == list(range(min(epoch), min(epoch) + 44, 4))
@@ -103,8 +160,8 @@ def test_each_window_once_per_epoch_also_after_a_resume():
     assert len({min(epoch) for epoch in epochs}) > 1
 
 
-def test_targets_are_one_place_on():
-    x, y = feed(np.arange(100, dtype=np.uint16)).batches(2)[0]
+def test_targets_are_one_position_on():
+    x, y = sampler(np.arange(100, dtype=np.uint16)).batches(2)[0]
     assert x.shape == y.shape == (3, 4)
     assert x.dtype == torch.int64
     assert torch.equal(y, x + 1)
@@ -113,7 +170,7 @@ def test_targets_are_one_place_on():
 
 def test_random_is_nanogpts():
     tokens = np.arange(1000, dtype=np.uint32)
-    got = feed(tokens, accum=2, sampling="random").batches(3)
+    got = sampler(tokens, accum=2, sampling="random").batches(3)
     for i in 0, 1:
         want = batch_at(tokens, 6 + i, block_size=4, batch_size=3, seed=5)
         assert torch.equal(got[i][0], want[0])
@@ -125,8 +182,8 @@ def test_ranks_together_are_one_process(sampling):
     a, b = np.arange(500, dtype=np.uint16), np.arange(1000, 1300, dtype=np.uint16)
     phases = [Phase(2, 2, (3, 1)), Phase(math.inf, 4, (1, 2))]
     same = {"phases": phases, "sampling": sampling}
-    alone = feed(a, b, accum=6, **same)
-    ranks = [feed(a, b, accum=2, rank=r, world=3, **same) for r in range(3)]
+    alone = sampler(a, b, accum=6, **same)
+    ranks = [sampler(a, b, accum=2, rank=r, world_size=3, **same) for r in range(3)]
     for step in range(5):
         shares = [rank.batches(step) for rank in ranks]
         for i, (x, y) in enumerate(alone.batches(step)):
@@ -137,32 +194,32 @@ def test_ranks_together_are_one_process(sampling):
 def test_a_mixture_keeps_its_weights_and_each_sources_epochs():
     """3 : 1 in every cycle of four rows; each source is covered once before it starts again."""
     a, b = np.arange(4 * 10, dtype=np.uint16), np.arange(1000, 1000 + 4 * 8, dtype=np.uint16)
-    got = rows(feed(a, b, B=4, phases=[Phase(math.inf, 4, (3, 1))]), range(7))
+    got = rows(sampler(a, b, B=4, phases=[Phase(math.inf, 4, (3, 1))]), range(7))
     for i in range(0, 28, 4):
         assert sum(t >= 1000 for t in got[i : i + 4]) == 1
     assert len({t for t in got if t >= 1000}) == 7  # (32 - 4) // 4 windows, none twice
     assert len(set([t for t in got if t < 1000][:9])) == 9
-    assert len({i % 4 for i, t in enumerate(got) if t >= 1000}) > 1  # not always the same place
+    assert len({i % 4 for i, t in enumerate(got) if t >= 1000}) > 1  # not always at the same index
 
 
 def test_phases_change_the_source_and_the_context():
     """Two steps on the first source in windows of 2, then the second in windows of 4."""
     a, b = np.arange(100, dtype=np.uint16), np.arange(1000, 1100, dtype=np.uint16)
-    fed = feed(a, b, phases=[Phase(2, 2, (1, 0)), Phase(math.inf, 4, (0, 1))])
+    made = sampler(a, b, phases=[Phase(2, 2, (1, 0)), Phase(math.inf, 4, (0, 1))])
     for step, shape in enumerate([(6, 2), (6, 2), (3, 4), (3, 4)]):
-        x, _ = fed.batches(step)[0]
+        x, _ = made.batches(step)[0]
         assert x.shape == shape
         assert bool((x >= 1000).all()) == (step >= 2)
-        again = feed(a, b, phases=fed.phases).batches(step)[0][0]  # as after a resume
+        again = sampler(a, b, phases=made.phases).batches(step)[0][0]  # as after a resume
         assert torch.equal(x, again)
 
 
 def test_phases_are_read():
     names, more = ["tiny", "plays"], ((3, 1), 64)
-    assert phases_of("", names, *more) == [Phase(math.inf, 64, (3, 1))]
+    assert parse_phases("", names, *more) == [Phase(math.inf, 64, (3, 1))]
     text = "until=100 block_size=16; until=200 tiny=1; tiny=1, plays=4"
     want = [Phase(100, 16, (3, 1)), Phase(200, 64, (1, 0)), Phase(math.inf, 64, (1, 4))]
-    assert phases_of(text, names, *more) == want
+    assert parse_phases(text, names, *more) == want
 
 
 @pytest.mark.parametrize(
@@ -183,17 +240,20 @@ def test_phases_are_read():
 )
 def test_bad_phases(text, said):
     with pytest.raises(ValueError, match=said):
-        phases_of(text, ["tiny", "plays"], (3, 1), 64)
+        parse_phases(text, ["tiny", "plays"], (3, 1), 64)
 
 
-def test_a_source_that_is_too_short():
-    with pytest.raises(ValueError, match="4 training tokens is too short for block_size=4"):
-        feed(np.arange(9), np.arange(4))
+def test_a_text_that_is_too_short():
+    said = r"4 tokens, too short for block_size=4; give more text or --block_size 3 or less"
+    with pytest.raises(ValueError, match=said):
+        sampler(np.arange(9), np.arange(4))
+    x, _ = sampler(np.arange(5)).batches(0)[0]
+    assert x.tolist() == [[0, 1, 2, 3]] * 3
 
 
 def test_prefetch_gives_the_same_and_hands_on_errors():
     tokens = np.arange(500, dtype=np.uint16)
-    ahead, plain = feed(tokens, accum=2, prefetch=True), feed(tokens, accum=2)
+    ahead, plain = sampler(tokens, accum=2, prefetch=True), sampler(tokens, accum=2)
     for step in 0, 1, 2, 7, 8, 0, 0:
         pairs = zip(ahead.batches(step), plain.batches(step), strict=True)
         assert all(torch.equal(x, u) and torch.equal(y, v) for (x, y), (u, v) in pairs)
@@ -212,6 +272,18 @@ def test_prefetch_gives_the_same_and_hands_on_errors():
         ahead.batches(2)
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_pinned_batches_are_the_same():
+    tokens = np.arange(500, dtype=np.uint16)
+    plain, pinned = sampler(tokens), sampler(tokens, pin_memory=True, prefetch=True)
+    for step in 0, 1:
+        (x, y), (u, v) = plain.batches(step)[0], pinned.batches(step)[0]
+        assert torch.equal(x, u)
+        assert torch.equal(y, v)
+        assert u.is_pinned()
+        assert v.is_pinned()
+
+
 def resident() -> int:
     """Bytes of this process in memory now."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
@@ -224,117 +296,9 @@ def test_resident_memory_does_not_grow_with_the_file(tmp_path):
     with open(path, "wb") as f:
         f.truncate(240_000_000)
     tokens = np.memmap(path, dtype=np.uint16, mode="r")
-    fed = feed(tokens, T=1024, B=64, sampling="random")
-    fed.batches(0)
+    made = sampler(tokens, T=1024, B=64, sampling="random")
+    made.batches(0)
     before = resident()
     for step in range(1, 400):
-        fed.batches(step)
+        made.batches(step)
     assert resident() - before < 30_000_000
-
-
-MIX = ["--mixture", "one.txt=2 two.txt=1", "--accum", "2", "--eval_every", "2", "--dropout", "0.1"]
-MIX += ["--phases", "until=3 block_size=8 one=1; one=2 two=1", *TOY]
-
-
-@pytest.fixture
-def two_texts(tmp_path):
-    (tmp_path / "one.txt").write_text(make_text(), encoding="utf-8")
-    (tmp_path / "two.txt").write_text(make_text()[::-1], encoding="utf-8")
-
-
-def test_a_mixture_by_phase_resumes_to_the_bit(two_texts, monkeypatch):
-    """Stopped at step 4, in the second phase and in the middle of an epoch of both sources.
-
-    The one that is stopped and resumed draws ahead in a thread, as with a GPU.
-    """
-    assert train.main([*MIX, "--steps", "8", "--run", "whole"]) == 0
-    drawn_here = []
-
-    def ahead(*args, prefetch, **more):
-        drawn_here.append(not prefetch)
-        return feed_of(*args, **more, prefetch=True)
-
-    monkeypatch.setattr(train, "feed_of", ahead)
-    saved = TrainState.save
-
-    def stop_at_4(state, path, *rest):
-        saved(state, path, *rest)
-        if state.step == 4 and path.name == "last.pt":
-            raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(TrainState, "save", stop_at_4)
-        with pytest.raises(KeyboardInterrupt):
-            train.main([*MIX, "--steps", "8", "--run", "cut"])
-    assert load_checkpoint("runs/cut/last.pt")["step"] == 4
-    assert train.main(["--run", "cut", "--resume"]) == 0
-    assert drawn_here == [True, True]  # what train.py asks for on a CPU
-    a, b = (load_checkpoint(Path("runs") / n / "last.pt") for n in ("whole", "cut"))
-    assert all(torch.equal(a["model"][k], b["model"][k]) for k in a["model"])
-    assert a["step"] == b["step"] == 8
-    with open("runs/cut/metrics.csv", encoding="utf-8", newline="") as f:
-        scored = [r for r in csv.DictReader(f) if r["val_loss"]]
-    assert [r["step"] for r in scored] == ["2", "4", "6", "8"]
-    tokens = {n: s.meta["val_tokens"] - 1 for n, s in open_sources("", **shapes()).items()}
-    for row in scored:  # the total weighs tokens
-        nats = sum(float(row[f"val_loss_{n}"]) * k for n, k in tokens.items())
-        assert float(row["val_loss"]) == pytest.approx(nats / sum(tokens.values()))
-
-
-def shapes():
-    return {"vocab": 280, "mixture": "one.txt=2 two.txt=1"}
-
-
-def test_sources_share_a_tokenizer_and_keep_their_own_validation(two_texts):
-    one, two = open_sources("", **shapes()).values()
-    assert one.meta["tokenizer_sha256"] == two.meta["tokenizer_sha256"]
-    assert make_text().endswith(one.tokenizer.decode(one.val))
-    assert make_text()[::-1].endswith(two.tokenizer.decode(two.val))
-
-
-def test_sources_prepared_apart_must_agree(two_texts):
-    a = open_sources("one.txt", vocab=270)["one"].path
-    b = open_sources("two.txt", vocab=280)["two"].path
-    with pytest.raises(ValueError, match="have different tokenizers"):
-        open_sources("", mixture=f"{a}=1 {b}=1")
-    assert len(open_sources("", mixture=f"{a}=1 two.txt=1")) == 2  # the text takes a's tokenizer
-
-
-def test_a_source_without_validation_is_refused_at_once(two_texts, error_of):
-    """Its loss, 0 nats over 0 tokens, ended the run with a traceback at the first evaluation."""
-    Path("two.txt").write_text("abcdefghij", encoding="utf-8")
-    said = error_of(train.main, *MIX[:2], *TOY, "--block_size", "2")
-    assert re.search(r"two\.txt: the validation text has 1 tokens; give a longer text", said)
-    assert not Path("runs").exists()
-
-
-def test_a_tokenizer_of_several_texts_is_whole_or_not_there(two_texts, monkeypatch):
-    """Killed before it is put in its place, it is not taken for one; then it is made again."""
-
-    def killed(*_):
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "replace", killed)
-        with pytest.raises(KeyboardInterrupt):
-            open_sources("", **shapes())
-    assert not list(Path("cache").glob("tokenizer-*.json"))
-    assert len(open_sources("", **shapes())) == 2
-    assert len(list(Path("cache").glob("tokenizer-*.json"))) == 1
-
-
-def test_twins_are_refused():
-    with pytest.raises(ValueError, match="two sources of one name"):
-        weights_of("", "a/x.txt=1 b/x.txt=1")
-
-
-def test_mixtures_in_yaml_are_the_flags_text():
-    text = """
-    mixture: {one.txt: 3, two.txt: 1}
-    phases:
-      - {until: 100, block_size: 16}
-      - {one: 1, two: 1}
-    """
-    data = settings_from(yaml.safe_load(text)).data
-    assert data.mixture == "one.txt=3 two.txt=1"
-    assert data.phases == "until=100 block_size=16; one=1 two=1"
