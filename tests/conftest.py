@@ -32,7 +32,7 @@ def make_text(n=6000):
 def own_cache(tmp_path, monkeypatch):
     """Each test prepares into its own cache, and starts in its own directory."""
     cache = tmp_path / "cache"
-    monkeypatch.setattr("data.prepare.CACHE", cache)
+    monkeypatch.setattr("data.hashes.CACHE", cache)
     monkeypatch.chdir(tmp_path)
 
 

@@ -1,62 +1,271 @@
-"""data/prepare.py: what is split by document, what stands twice, what a crash left behind."""
+"""data/prepare.py, data/encode.py, data/download.py: from text files to a prepared directory."""
 
+import hashlib
+import json
 import os
 import random
+import re
+import subprocess
+import sys
 import time
+import zipfile
+from pathlib import Path
 
 import numpy as np
-from conftest import TOY, make_text
+import pytest
+from conftest import make_text
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-import train
-from data import overlap as o
-from data import prepare
-from data.loader import open_prepared
-from data.overlap import RUN, overlap
-from data.prepare import prepared, split_documents, write_prepared
+import tok
+from data import download, hashes, prepare, store
+from data.prepare import prepared, write_prepared
+from data.store import open_dataset
+from data.text import END_OF_TEXT, split_text
 
-
-def by_hand(train, val):
-    """The same share through Python's sets of tuples."""
-    a, b = ([tuple(t[i : i + RUN]) for i in range(len(t) - RUN + 1)] for t in (train, val))
-    return sum(w in set(a) for w in b) / max(1, len(b))
+SHARED = Path(__file__).parent.parent.parent / "shared" / "data"
 
 
-def test_overlap_against_sets(monkeypatch):
-    rng = np.random.default_rng(1)
-    monkeypatch.setattr(o, "BLOCK", 50)  # duplicates across the borders of blocks
-    for n in 0, 5, 13, 40, 300:
-        train = rng.integers(0, 999, 400).astype(np.uint16)
-        val = rng.integers(0, 999, n).astype(np.uint16)
-        val[: n // 2] = train[40 : 40 + n // 2]
-        assert overlap(train, val) == by_hand(train.tolist(), val.tolist())
-    assert overlap(train, train[40:60].astype(np.uint32)) == 1.0
-    assert overlap(train[:12], train) == 0.0
+def old_prepare(train, val, doc_sep, tokenizer="bpe", vocab=1000):
+    """What 0.1.0 wrote, with text and ids in memory: (train.bin, val.bin, tokenizer, meta)."""
+
+    def divide(text):
+        return [d for d in text.split(doc_sep) if d.strip()] if doc_sep else [text]
+
+    def encode(text, cut):
+        ids = []
+        for doc in divide(text):
+            ids += made.encode(doc) + ([made.special_tokens[END_OF_TEXT]] if ends else [])
+        return np.array(ids[:-1] if ends and cut else ids, dtype).tobytes()
+
+    parts = [divide(text) for text in (train, val)]
+    ends = len(divide(train + val)) > 1
+    if tokenizer == "char":
+        specials = (END_OF_TEXT,) if ends else ()
+        made = tok.CharTokenizer.train([*parts[0], *parts[1]], special_tokens=specials)
+    else:
+        made = tok.BPETokenizer.train(parts[0], vocab, special_tokens=(END_OF_TEXT,))
+    dtype = np.uint16 if made.vocab_size <= 2**16 else np.uint32
+    cut = not train.endswith(doc_sep)
+    meta = {
+        "documents": sum(map(len, parts)) - cut if ends else 1,
+        "train_bytes": len(train.encode()),
+        "val_bytes": len(val.encode()),
+        "text_sha256": hashlib.sha256((train + val).encode()).hexdigest(),
+    }
+    return encode(train, cut), encode(val, False), made, meta
 
 
-def test_an_injected_duplicate_is_found_and_said(tmp_path, capsys):
-    """By data.prepare, and by train.py, which prepares a text on its own."""
-    words = random.Random(3).choices([f"{i:03}" for i in range(999)], k=2000)
-    train_text, val = " ".join(words[:1800]), " ".join(words[1800:])
-    meta = write_prepared(tmp_path / "clean", train_text, val, tokenizer="char")
-    assert meta["val_overlap"] == 0.0
-    meta = write_prepared(tmp_path / "twice", train_text + val[:400], val, tokenizer="char")
-    assert abs(meta["val_overlap"] - 388 / (len(val) - 12)) < 0.01
-    (tmp_path / "t.txt").write_text(train_text + val[:400] + val, encoding="utf-8")
-    prepare.main(["t.txt", "--tokenizer", "char", "--out", "o"])
-    assert "warning: " in capsys.readouterr().err
-    train.main(["--data", "t.txt", "--tokenizer", "char", "--steps", "1", *TOY])
-    assert "of the runs of 13 tokens in validation also stand in" in capsys.readouterr().out
+PIECES = ["a", "b", "ab ", " ", "\n", "\n\n", "é", "word ", "<|", END_OF_TEXT]
+texts = st.lists(st.sampled_from(PIECES), min_size=1, max_size=60).map("".join)
 
 
-def test_split_by_document(tmp_path):
-    """About a tenth; equal documents on one side; a longer text moves none."""
-    docs = [f"story {i % 500} of many" for i in range(1000)]
-    train, val = (part.split("\n\n")[:-1] for part in split_documents("\n\n".join(docs), "\n\n"))
-    assert sorted(train + val) == sorted(docs)
-    assert not set(train) & set(val)
-    assert 60 <= len(val) <= 140
-    more = split_documents("\n\n".join([*docs, "a new one"]), "\n\n")[1].split("\n\n")
-    assert set(val) <= set(more)
+@settings(max_examples=60, deadline=None)
+@given(
+    texts,
+    texts,
+    st.sampled_from(["", "\n\n", "ab", END_OF_TEXT]),
+    st.integers(1, 50),
+    st.sampled_from(["char", "bpe"]),
+)
+def test_files_are_those_of_the_text_in_memory(tmp_path_factory, train, val, sep, size, kind):
+    out = tmp_path_factory.mktemp("p") / "p"
+    splits = [[text[i : i + size] for i in range(0, len(text), size)] for text in (train, val)]
+    try:
+        want = old_prepare(train, val, sep, kind, 262)
+    except ValueError as e:
+        with pytest.raises(ValueError, match=re.escape(str(e))):
+            write_prepared(out, *splits, tokenizer=kind, vocab=262, doc_sep=sep)
+        return
+    meta = write_prepared(out, *splits, tokenizer=kind, vocab=262, doc_sep=sep)
+    assert (out / "train.bin").read_bytes() == want[0]
+    assert (out / "val.bin").read_bytes() == want[1]
+    want[2].save(out / "wanted.json")
+    assert (out / "tokenizer.json").read_bytes() == (out / "wanted.json").read_bytes()
+    assert want[3].items() <= meta.items()
+
+
+def test_prepared_directory(tmp_path):
+    text = make_text()
+    train, val = map(list, split_text([text]))
+    meta = write_prepared(tmp_path / "p", train, val, tokenizer="char")
+    data = open_dataset(tmp_path / "p")
+    assert data.tokenizer.decode(data.train) == "".join(train)
+    assert data.tokenizer.decode(data.val) == "".join(val)
+    assert data.train.dtype == np.uint16
+    assert meta["train_tokens"] == len("".join(train))
+    assert meta["val_bytes"] == len("".join(val).encode())
+    assert meta["documents"] == 1
+    assert meta["text_sha256"] == hashlib.sha256(text.encode()).hexdigest()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["p"]  # no temporary stays behind
+
+
+def test_each_document_ends_with_its_mark(tmp_path):
+    write_prepared(tmp_path / "p", ["one\n\ntwo\n\n"], ["three"], vocab=257, doc_sep="\n\n")
+    data = open_dataset(tmp_path / "p")
+    end = data.tokenizer.special_tokens[END_OF_TEXT]
+    assert data.meta["documents"] == 3
+    assert data.tokenizer.decode(data.train) == f"one{END_OF_TEXT}two{END_OF_TEXT}"
+    assert list(data.val) == [*data.tokenizer.encode("three"), end]
+
+
+def test_the_mark_in_a_single_document_is_not_injected(tmp_path):
+    """A text without separators is encoded as it is: no id of <|endoftext|> anywhere."""
+    write_prepared(tmp_path / "p", ["abc " * 50], ["abc"], vocab=258, doc_sep="")
+    data = open_dataset(tmp_path / "p")
+    assert data.tokenizer.special_tokens[END_OF_TEXT] not in data.train
+
+
+def test_characters_of_validation_have_ids(tmp_path):
+    write_prepared(tmp_path / "p", ["aab"], ["xyz"], tokenizer="char")
+    assert open_dataset(tmp_path / "p").tokenizer.vocab_size == 5
+
+
+def test_wide_vocabulary_takes_four_bytes(tmp_path):
+    text = "".join(map(chr, [*range(32, 55000), *range(57344, 70000)]))
+    write_prepared(tmp_path / "p", [text], ["abc"], tokenizer="char")
+    data = open_dataset(tmp_path / "p")
+    assert data.train.dtype == np.uint32
+    assert data.train.max() > 2**16
+    assert data.tokenizer.decode(data.train) == text
+
+
+def test_cache_is_keyed_by_all_that_shapes_the_tokens(text_file):
+    first = prepared(text_file, vocab=260)
+    written = (first / "train.bin").stat().st_mtime_ns
+    assert prepared(text_file, vocab=260) == first
+    assert (first / "train.bin").stat().st_mtime_ns == written  # not made again
+    assert prepared(text_file, vocab=261) != first
+    assert prepared(text_file, vocab=260, doc_sep="\n") != first
+    assert prepared(text_file, tokenizer="char") != first
+    text_file.write_text(make_text() + "!", encoding="utf-8")
+    assert prepared(text_file, vocab=260) != first
+
+
+def test_cache_notices_a_retrained_tokenizer(text_file, tmp_path):
+    """The path of a tokenizer stays while its content changes: the content is in the key."""
+    a, b = (open_dataset(prepared(text_file, vocab=v)).path / "tokenizer.json" for v in (260, 270))
+    chosen = tmp_path / "chosen.json"
+    chosen.write_bytes(a.read_bytes())
+    first = prepared(text_file, tokenizer=str(chosen))
+    chosen.write_bytes(b.read_bytes())
+    second = prepared(text_file, tokenizer=str(chosen))
+    assert first != second
+    assert open_dataset(second).tokenizer.vocab_size == 270
+
+
+def test_a_killed_preparation_leaves_nothing_that_counts(text_file, monkeypatch):
+    def die(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(store, "replace_dir", die)
+    with pytest.raises(KeyboardInterrupt):
+        prepared(text_file)
+    assert list(hashes.CACHE.iterdir()) == []
+
+
+@pytest.mark.skipif(not SHARED.exists(), reason="real texts are not here")
+def test_grimm_as_it_is():
+    data = open_dataset(prepared(SHARED / "grimm.txt", tokenizer="char"))
+    assert "\ufeff" not in data.tokenizer.vocab.values()
+    assert "\r" not in data.tokenizer.vocab.values()
+
+
+@pytest.mark.skipif(not SHARED.exists(), reason="real texts are not here")
+def test_shakespeare_by_characters_is_nanogpts(tmp_path):
+    out = tmp_path / "s"
+    args = ["shakespeare", "--from", str(SHARED / "tinyshakespeare.txt"), "--tokenizer", "char"]
+    prepare.main([*args, "--out", str(out)])
+    data = open_dataset(out)
+    assert (data.meta["train_tokens"], data.meta["val_tokens"]) == (1_003_854, 111_540)
+    assert data.meta["vocab_size"] == 65
+
+
+def test_wikitext_comes_as_a_zip_with_its_own_split(tmp_path, monkeypatch):
+    path = tmp_path / "w.zip"
+    with zipfile.ZipFile(path, "w") as z:
+        z.writestr("train", "to learn from " * 20)
+        z.writestr("valid", "to be judged by")
+    source = download.Source("", hashlib.sha256(path.read_bytes()).hexdigest(), ("train", "valid"))
+    monkeypatch.setitem(download.SOURCES, "wikitext2", source)
+    prepare.main(["wikitext2", "--from", str(path), "--tokenizer", "char", "--out", "w"])
+    data = open_dataset("w")
+    assert data.tokenizer.decode(data.val) == "to be judged by"
+
+
+def test_download_is_checked_and_kept(tmp_path, monkeypatch):
+    page = tmp_path / "page"
+    page.write_bytes(b"the text " * 50)
+    good = hashlib.sha256(page.read_bytes()).hexdigest()
+    monkeypatch.setattr(download, "DOWNLOADS", tmp_path / "d")
+    monkeypatch.setitem(download.SOURCES, "shakespeare", download.Source(page.as_uri(), "0" * 64))
+    with pytest.raises(ValueError, match="sha256"):
+        download.fetch("shakespeare")
+    assert not (tmp_path / "d").exists()
+    monkeypatch.setitem(download.SOURCES, "shakespeare", download.Source(page.as_uri(), good))
+    got = download.fetch("shakespeare")
+    page.unlink()
+    assert download.fetch("shakespeare") == got  # from the disk now
+    assert got.read_bytes() == b"the text " * 50
+
+
+def test_no_network_is_said(tmp_path, monkeypatch):
+    monkeypatch.setattr(download, "DOWNLOADS", tmp_path / "d")
+    nowhere = download.Source((tmp_path / "missing").as_uri(), "0" * 64)
+    monkeypatch.setitem(download.SOURCES, "shakespeare", nowhere)
+    with pytest.raises(ValueError, match=r"cannot download .*--from FILE"):
+        download.fetch("shakespeare")
+
+
+def test_several_files_are_documents(tmp_path):
+    for name in "ab":
+        (tmp_path / name).write_text(f"file {name} " * 30, encoding="utf-8")
+    prepare.main(["a", "b", "--vocab", "260", "--out", "two"])
+    data = open_dataset("two")
+    assert data.meta["documents"] == 2
+    cut = data.tokenizer.decode(data.train)
+    assert cut.startswith("file a " * 30 + END_OF_TEXT + "file b")
+    assert (
+        cut.count(END_OF_TEXT) == 1
+    )  # the second file goes on in validation, so it does not end here
+    assert data.tokenizer.decode(data.val).endswith("file b " + END_OF_TEXT)
+    prepare.main(["a", "--vocab", "257", "--out", "two"])  # prepared data may be replaced
+    assert open_dataset("two").meta["documents"] == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", "is empty"),
+        (b" \n \n", "is empty"),
+        (b"caf\xe9 " * 9, "byte 3"),
+        (b"ELF\0\0\0", "is binary"),
+    ],
+)
+def test_bad_files(tmp_path, error_of, content, said):
+    (tmp_path / "bad").write_bytes(content)
+    assert said in error_of(prepare.main, "bad", "--out", "o")
+    assert not (tmp_path / "o").exists()
+
+
+def test_bad_arguments(tmp_path, error_of, text_file):
+    (tmp_path / "dir").mkdir()
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "mine").write_text("keep", encoding="utf-8")
+    (tmp_path / "full" / "meta.json").write_text("{}", encoding="utf-8")  # not ours alone
+    main = prepare.main
+    assert "missing.txt" in error_of(main, "missing.txt", "--out", "o")
+    assert "is a directory" in error_of(main, "dir", "--out", "o")
+    assert "holds other files" in error_of(main, text_file, "--out", "full")
+    assert "is a file" in error_of(main, text_file, "--out", text_file)
+    assert "holds other files" in error_of(main, text_file, "--out", ".")
+    assert "--vocab" in error_of(main, text_file, "--vocb", "300", "--out", "o")
+    assert "256" in error_of(main, text_file, "--vocab", "100", "--out", "o")
+    assert "neither char nor bpe" in error_of(main, text_file, "--tokenizer", "bpx", "--out", "o")
+    assert "--from goes with" in error_of(main, text_file, "--from", text_file, "--out", "o")
+    assert "another text" in error_of(main, "shakespeare", "--from", text_file, "--out", "o")
+    assert not (tmp_path / "o").exists()
+    assert (tmp_path / "full" / "mine").read_text(encoding="utf-8") == "keep"
 
 
 def test_split_by_document_is_a_flag(tmp_path, error_of):
@@ -64,7 +273,7 @@ def test_split_by_document_is_a_flag(tmp_path, error_of):
     prepare.main(
         ["d", "--doc_sep", "\\n\\n", "--split", "document", "--vocab", "260", "--out", "p"]
     )
-    data = open_prepared("p")
+    data = open_dataset("p")
     assert data.meta["documents"] == 200
     assert "tale number 199" in data.tokenizer.decode(data.train) + data.tokenizer.decode(data.val)
     said = error_of(prepare.main, "d", "--split", "document", "--out", "q")
@@ -87,8 +296,105 @@ def test_what_a_killed_preparation_left_is_removed_after_a_day(tmp_path):
         (path / file).write_text("x")
     for path in old, foreign:
         os.utime(path, (time.time() - 90000,) * 2)
-    write_prepared(tmp_path / "p", make_text(), make_text(500), tokenizer="char")
+    write_prepared(tmp_path / "p", [make_text()], [make_text(500)], tokenizer="char")
     assert sorted(p.name for p in tmp_path.iterdir() if p.name[0] == ".") == [
         ".p-foreign",
         ".p-new",
     ]
+
+
+def test_the_caches_of_0_1_0_are_found_again(text_file):
+    """The key is that of 0.1.0: a hash of format, text, tokenizer, vocabulary and separator."""
+    text = text_file.read_text(encoding="utf-8")
+    sums = [hashlib.sha256(part.encode()).hexdigest() for part in (text, "bpe")]
+    key = json.dumps([1, *sums, 260, "\n\n"])
+    name = f"my-{hashlib.sha256(key.encode()).hexdigest()[:12]}"
+    assert prepared(text_file, vocab=260, doc_sep="\\n\\n") == hashes.CACHE / name
+
+
+def settle(path):
+    """Make a file old enough to be remembered."""
+    os.utime(path, (time.time() - 60,) * 2)
+
+
+def opened(monkeypatch, path):
+    """A list that grows each time the file is opened to be read."""
+    names, real = [], open
+    path = str(path)
+
+    def spy(name, *args, **more):
+        if str(name) == path:
+            names.append(name)
+        return real(name, *args, **more)
+
+    monkeypatch.setattr("builtins.open", spy)
+    return names
+
+
+def test_a_second_start_does_not_read_the_text(text_file, monkeypatch):
+    """Each start read and hashed all of the text, only to find that it was prepared."""
+    settle(text_file)
+    first = prepared(text_file, vocab=260)
+    for name in "train.bin", "val.bin":
+        settle(first / name)
+    prepared(text_file, vocab=260)
+    seen = [opened(monkeypatch, p) for p in (text_file, first / "train.bin", first / "val.bin")]
+    assert prepared(text_file, vocab=260) == first
+    assert [len(names) for names in seen] == [0, 1, 1]  # ids are mapped, not read
+    os.utime(text_file, (1, 1))  # touched
+    assert prepared(text_file, vocab=260) == first
+    assert len(seen[0]) == 1
+    text_file.write_text(make_text()[:-1] + "!", encoding="utf-8")  # of the same size
+    assert prepared(text_file, vocab=260) != first
+
+
+def test_a_file_that_has_just_changed_is_not_remembered(text_file):
+    """It may change once more before the file system's clock moves on, and look the same."""
+    prepared(text_file)
+    assert not (hashes.CACHE / "hashes.json").exists()
+
+
+def test_remembered_hashes_may_be_damaged_or_not_writable(text_file, monkeypatch, tmp_path):
+    settle(text_file)
+    first = prepared(text_file)
+    book = hashes.CACHE / "hashes.json"
+    row = json.loads(book.read_text("utf-8"))
+    for damage in "{", "[1]", '{"a": 1}', json.dumps({name: [0, 0] for name in row}), "\udcff":
+        book.write_bytes(damage.encode("utf-8", "surrogateescape"))
+        assert prepared(text_file) == first
+    gone = tmp_path / "gone.txt"
+    gone.write_text(make_text(), encoding="utf-8")
+    settle(gone)
+    prepared(gone)
+    gone.unlink()
+    book.write_text(book.read_text("utf-8").replace("my.txt", "other"), encoding="utf-8")
+    assert prepared(text_file) == first
+    assert [Path(name).name for name in json.loads(book.read_text("utf-8"))] == ["my.txt"]
+    book.unlink()
+    book.mkdir()  # no file can be written there
+    assert prepared(text_file) == first
+
+
+def test_a_large_text_needs_little_memory(tmp_path):
+    """30 MB took 500 MB: the text, its documents and its ids as Python's integers."""
+    lines = make_text(1_000_000).splitlines()
+    rng = random.Random(1)
+    with open(tmp_path / "big.txt", "w", encoding="utf-8") as f:
+        for _ in range(30):
+            f.write("\n".join(rng.sample(lines, len(lines))) + "\n")
+    code = """
+import resource, sys
+from data import encode, prepare
+encode.LARGE = 1 << 40  # one process, so that this one does all
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+prepare.main([*sys.argv[1:]])
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+    env = {**os.environ, "PYTHONPATH": str(Path(prepare.__file__).parent.parent)}
+    flags = ["big.txt", "--vocab", "300", "--out", "out"]
+    done = subprocess.run(
+        [sys.executable, "-c", code, *flags], capture_output=True, encoding="utf-8", env=env
+    )
+    assert done.returncode == 0, done.stderr
+    unit = 1 if sys.platform == "darwin" else 1024
+    assert int(done.stdout.splitlines()[-1]) * unit < 120_000_000
