@@ -10,10 +10,11 @@ the want, the trouble, its cure and the last line come from one row, so they agr
     'One day, Pip had an egg.'
 """
 
-import os
 import random
 import re
 from pathlib import Path
+
+from data.text import replacing
 
 # Who lives in the village: two friends a line, a he and a she, so that a pronoun has one owner.
 # (name, kind, home) twice. Small models tell people apart by what they know of each.
@@ -404,9 +405,8 @@ def compose(limit: int = 200_000, seed: int = 1) -> str:
 def main() -> None:
     """Write tiny.txt beside this file, whole or not at all."""
     path = Path(__file__).with_name("tiny.txt")
-    new = path.with_name("tiny.txt.new")
-    new.write_bytes(compose().encode("ascii"))
-    os.replace(new, path)
+    with replacing(path) as new:
+        Path(new).write_bytes(compose().encode("ascii"))
 
 
 if __name__ == "__main__":
