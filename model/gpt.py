@@ -123,12 +123,14 @@ def head_loss(head: nn.Module, x: Tensor, targets: Tensor, reduction: Reduction)
     Where it can, by torch's fused function, which makes logits and gradients of 256 positions at a
     time: a GPT-2 small step of 4 x 256 tokens needs 0.5 GB less, in no more time.
     """
-    n = (targets != -1).sum()
-    if not can_fuse(head, x) or not n:
+    if not can_fuse(head, x):
         return F.cross_entropy(head(x), targets, ignore_index=-1, reduction=reduction)
     options = torch.nn.LinearCrossEntropyOptions(batch_chunk_size=256, chunking_method=None)
-    mean = F.linear_cross_entropy(x, head.weight, targets, ignore_index=-1, options=options)
-    return mean * n if reduction == "sum" else mean  # over n, this sum is the mean to the bit
+    fused = partial(F.linear_cross_entropy, x, head.weight, ignore_index=-1, options=options)
+    if reduction == "mean":
+        return fused(targets)
+    n = (targets != -1).sum()  # over n, this sum is the mean to the bit; torch's own is not
+    return fused(targets.where(n > 0, 0)) * n  # without a target: any finite mean, times 0
 
 
 class TinyGPT(nn.Module):
