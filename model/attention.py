@@ -7,6 +7,7 @@ True where a query may attend, and broadcast to (B,H,T,S).
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Protocol
 
 import torch
@@ -46,6 +47,8 @@ def full_mask(
     q: Tensor, k: Tensor, causal: bool, window: int, attn_mask: Tensor | None
 ) -> Tensor | None:
     """What `causal`, `window` and `attn_mask` allow together; None if that is everything."""
+    if attn_mask is not None and (attn_mask.dtype != torch.bool or attn_mask.ndim != 4):
+        raise ValueError(f"attn_mask is {attn_mask.dtype}, {attn_mask.ndim}-D; give 4-D bool")
     if not causal and not window:
         return attn_mask
     mask = causal_mask(q.size(2), k.size(2), q.device, causal=causal, window=window)
@@ -76,23 +79,12 @@ def attend_naive(
     more, say padding; it has to leave each query a key. ValueError for other than 4 dimensions.
     """
     check_dims(q, k, v)
-    group = q.size(1) // k.size(1)
-    k, v = (t.repeat_interleave(group, 1) for t in (k, v))  # (B,H,S,D)
+    k, v = (t.repeat_interleave(q.size(1) // t.size(1), 1) for t in (k, v))  # (B,H,S,D)
     score = q @ k.mT / math.sqrt(q.size(-1))  # (B,H,T,S)
     mask = full_mask(q, k, causal, window, attn_mask)
     if mask is not None:
         score = score.masked_fill(~mask, -math.inf)
     return F.dropout(score.softmax(-1), dropout) @ v
-
-
-def fused(
-    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dropout: float, is_causal: bool
-) -> Tensor:
-    """Call torch's kernel."""
-    gqa = q.size(1) != k.size(1)
-    return F.scaled_dot_product_attention(
-        q, k, v, mask, dropout, is_causal=is_causal, enable_gqa=gqa
-    )
 
 
 def attend_sdpa(
@@ -113,15 +105,17 @@ def attend_sdpa(
     # is_causal aligns its mask top-left, which is right only for T = S
     is_causal = causal and T == S and not window and attn_mask is None
     mask = None if is_causal else full_mask(q, k, causal, window, attn_mask)
+    kernel = partial(F.scaled_dot_product_attention, attn_mask=mask, dropout_p=dropout)
+    kernel = partial(kernel, is_causal=is_causal, enable_gqa=q.size(1) != k.size(1))
     if v.device.type != "cpu" or v.dtype != torch.bfloat16:
-        return fused(q, k, v, mask, dropout, is_causal)
+        return kernel(q, k, v)
     with torch.autocast("cpu", enabled=False):  # in bfloat16 its backward takes 5 times as long
-        return fused(q.float(), k.float(), v.float(), mask, dropout, is_causal).to(v.dtype)
+        return kernel(q.float(), k.float(), v.float()).to(v.dtype)
 
 
-AUTO = "sdpa" if hasattr(F, "scaled_dot_product_attention") else "naive"
-ATTEND: dict[str, Callable[..., Tensor]] = {"sdpa": attend_sdpa, "naive": attend_naive}
-ATTEND["auto"] = ATTEND[AUTO]
+AUTO = "sdpa"  # what attn=auto is
+ATTEND: dict[str, Callable[..., Tensor]]
+ATTEND = {"auto": attend_sdpa, "sdpa": attend_sdpa, "naive": attend_naive}
 
 
 class CausalSelfAttention(nn.Module):

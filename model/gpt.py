@@ -129,8 +129,8 @@ def head_loss(head: nn.Module, x: Tensor, targets: Tensor, reduction: Reduction)
     fused = partial(F.linear_cross_entropy, x, head.weight, ignore_index=-1, options=options)
     if reduction == "mean":
         return fused(targets)
-    n = (targets != -1).sum()  # over n, this sum is the mean to the bit; torch's own is not
-    return fused(targets.where(n > 0, 0)) * n  # without a target: any finite mean, times 0
+    n = (targets != -1).sum()  # without a target: any finite mean, times 0
+    return fused(targets.where(n > 0, 0)).double() * n  # exact: over n, it is the mean to the bit
 
 
 class TinyGPT(nn.Module):

@@ -323,3 +323,12 @@ def test_bfloat16_on_the_cpu_is_computed_in_float32(window, monkeypatch):
     torch.testing.assert_close(y, exact.bfloat16(), rtol=0.01, atol=0.01)
     attend_sdpa(q.double(), k.double(), v.double(), window=window)
     assert seen[1] == (torch.float64, False)
+
+
+@pytest.mark.parametrize("name", ["naive", "sdpa"])
+@pytest.mark.parametrize("mask", [torch.ones(2, 1, 1, 5), torch.ones(5, dtype=torch.bool)])
+def test_a_mask_is_bool_and_has_four_dimensions(name, mask):
+    """A mask of zeros and ones was added to the scores by one, and refused by the other."""
+    q, k = torch.randn(2, 2, 3, 4), torch.randn(2, 2, 5, 4)
+    with pytest.raises(ValueError, match="give 4-D bool"):
+        ATTEND[name](q, k, k, causal=False, attn_mask=mask)

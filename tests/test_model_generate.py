@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -380,3 +381,13 @@ def test_what_was_written_may_be_trained_on():
     ids = torch.stack(list(generate(m, torch.zeros(2, 1, dtype=torch.long), 6, seed=1)), 1)
     m(ids[:, :-1], ids[:, 1:])[1].backward()
     assert m.tok_emb.weight.grad is not None
+
+
+def test_ids_as_token_files_hold_them():
+    """uint16 knows no minimum in torch: a row of a token file was a NotImplementedError."""
+    torch.manual_seed(0)
+    model = TinyGPT(GPTConfig(8, 8, 1, 2, 8))
+    row = np.array([1, 2, 3], dtype=np.uint16)
+    a = torch.cat(list(generate(model, [row], 5, seed=1)))
+    b = torch.cat(list(generate(model, [[1, 2, 3]], 5, seed=1)))
+    assert torch.equal(a, b)

@@ -63,7 +63,7 @@ def few_rows(model: Model) -> Model:
 
 
 def undo(model: Model) -> Model:
-    """Put nn.Linear in place of each FewRowsLinear; gives the model."""
+    """Replace each FewRowsLinear by nn.Linear again; gives the model."""
     for parent in list(model.modules()):
         for name, layer in list(parent.named_children()):
             if isinstance(layer, FewRowsLinear):

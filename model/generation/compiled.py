@@ -12,7 +12,7 @@ from model.gpt import TinyGPT
 class StaticCacheLayer:
     """One layer's share of a cache, kv (2,B,K,S,D), all S slots of it at every step.
 
-    What CacheLayer does, by a mask in place of a length: position (B,) says where the new token
+    What CacheLayer does, by a mask instead of a length: position (B,) says where the new token
     goes, attn_mask (B,1,1,S) what it attends to.
     """
 

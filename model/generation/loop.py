@@ -112,9 +112,9 @@ def generate(
     an id or a set of them, ends when every row has drawn one; a row that is done repeats its stop
     id. Only ids below `vocab_size` are drawn (default: the model's). `callback(ids, logits)` is
     called at each step with ids (B,) and logits (B,V). What the model reads of a text longer than
-    block_size is told in `model.generation.context`; `cache=False` reads all that again at each
+    block_size is said in `model.generation.context`; `cache=False` reads all that again at each
     step, for the same ids, more slowly. `decode_step(idx, cache)`, say a CompiledStep, gives the
-    hidden states (B,1,C) of one token a row in place of `model.hidden_states`. Between two steps
+    hidden states (B,1,C) of one token a row instead of `model.hidden_states`. Between two steps
     the model is in the mode that the caller left it in. Raises ValueError for an empty prompt, ids
     that the model does not know, or a bad setting.
     """

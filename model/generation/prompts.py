@@ -27,9 +27,10 @@ def checked(row: Tensor, V: int, idx: Prompts) -> Tensor:
         raise ValueError(f"the prompt has shape {shape}; give (B,T) with T >= 1")
     if row.is_floating_point():
         raise ValueError(f"the prompt has dtype {row.dtype}; give ids, which are integers")
+    row = row.long()  # unsigned ids, as token files have, know no minimum
     if bad := [i for i in (int(row.min()), int(row.max())) if not 0 <= i < V]:
         raise ValueError(f"the prompt has id {bad[0]}; the model knows 0 to {V - 1}")
-    return row.long()
+    return row
 
 
 def left_padded(prompts: list[Tensor]) -> Tensor:
