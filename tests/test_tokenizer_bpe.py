@@ -134,3 +134,11 @@ def test_char_is_sorted_and_exact(tmp_path):
     back = room.load(tmp_path / "c.json")
     assert isinstance(back, CharTokenizer)
     assert (back.vocab, back.special_tokens) == (tok.vocab, tok.special_tokens)
+
+
+@pytest.mark.parametrize("i", [300, 1_000_000, -1, 2**40])
+def test_ids_have_no_gaps(i):
+    """Published files with an id of 1,000,000 were taken, and encoding was an OverflowError."""
+    vocab = {j: bytes([j]) for j in range(256)}
+    with pytest.raises(ValueError, match="the ids are not 0 to 256, each once"):
+        BPETokenizer({**vocab, i: b"<|x|>"}, [], ["<|x|>"])

@@ -8,12 +8,12 @@ from collections.abc import Iterator, Sequence
 import tok
 from tok.base import END_OF_TEXT
 from tok.bpe import BPETokenizer
+from tok.bpe.workers import workers_for
 from tok.cli import Parser, Progress, run
 from tok.files import as_text, check_writable, input_file, output_file, text_chunks
 from tok.ids import from_bytes, to_bytes
 
 OUT, GPT2 = "tok/bpe.json", "tok/gpt2.json"
-LARGE = 8_000_000  # bytes; below, other processes cost more than they give
 TRAIN = f"""example:
   python -m tok.bpe train data/tiny.txt --vocab 1000 --out {OUT}"""
 ENCODE = f"""examples:
@@ -27,21 +27,12 @@ DECODE = f"""examples:
 
 
 def chunks(name: str, show: Progress) -> Iterator[str]:
-    """The text of a file, a block at a time, while `show` hears how far it has come."""
+    """The text of a file, a block at a time, while `show` is called with how far it has come."""
     with input_file(name) as file:
         for chunk in text_chunks(file, name):
             yield chunk
             show.add(len(chunk))
     show.close()
-
-
-def workers(given: int | None, size: int) -> int:
-    """How many processes to use: as given, or one a CPU where the input is large."""
-    if given is not None:
-        return given
-    if size < LARGE:
-        return 1
-    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 
 
 def size_of(name: str) -> int:
@@ -72,7 +63,7 @@ def train(args: argparse.Namespace) -> None:
         args.vocab,
         special_tokens=specials,
         pattern=args.pattern,
-        workers=workers(args.workers, size),
+        workers=workers_for(size) if args.workers is None else args.workers,
         step=learning,
     )
     learning.close()
@@ -92,7 +83,7 @@ def encode(args: argparse.Namespace) -> None:
     blocks = tokenizer.encode_blocks(
         chunks(args.file, Progress("encoding", size)),
         allowed_special="all" if args.special else "none",
-        workers=workers(args.workers, size),
+        workers=workers_for(size) if args.workers is None else args.workers,
     )
     separator = b""
     with output_file(args.out) as out:

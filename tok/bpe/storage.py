@@ -42,6 +42,8 @@ def complete(
         raise ValueError(f"the vocabulary has no id for {missing[0]!r}; add it")
     if stray := ids.keys() - set(made) - set(specials):
         raise ValueError(f"no merge makes the token {min(stray)!r}; remove it, or call it special")
+    if sorted(vocab) != list(range(len(vocab))):
+        raise ValueError(f"the ids are not 0 to {len(vocab) - 1}, each once; number them so")
     return ids
 
 

@@ -64,8 +64,8 @@ def learn(
 ) -> list[tuple[bytes, bytes]]:
     """The first n merges for words with counts; fewer if the text has no pair left.
 
-    Equal counts go to the lexicographically greater pair of byte strings. `step` hears how many
-    are done. {"aab": 2, "ab": 1}, n=2 -> [(b"a", b"b"), (b"a", b"ab")].
+    Equal counts go to the lexicographically greater pair of byte strings. `step` is called with
+    how many are done. {"aab": 2, "ab": 1}, n=2 -> [(b"a", b"b"), (b"a", b"ab")].
     """
     pairs = Pairs(words)
     tokens = [bytes([i]) for i in range(256)]

@@ -5,6 +5,7 @@ concurrent.futures runs the caller's script again (spawn) or copies its threads 
 this works from a notebook and from a script without `if __name__ == "__main__"`.
 """
 
+import os
 import pickle
 import signal
 import subprocess
@@ -17,9 +18,17 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
+LARGE = 8_000_000  # bytes; below, other processes cost more than they give
 Job = TypeVar("Job")
 Result = TypeVar("Result")
 START = f"import sys; sys.path[:1] = {{}}; from {__name__} import serve; serve()"
+
+
+def workers_for(n_bytes: int) -> int:
+    """How many processes to use for so much text: one a CPU, or one where more cost too much."""
+    if n_bytes < LARGE:
+        return 1
+    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 
 
 def in_order(
