@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 from data.hashes import file_sha256, sha256
-from data.text import Text, clean, replacing, split_text, text_file
+from data.text import Text, clean, split_text, text_file
+from tok.files import replacing
 
 DOWNLOADS = Path(__file__).parent / "downloads"
 Split = Callable[[Iterable[str], str], tuple[Text, Text]]

@@ -1,8 +1,5 @@
 """Texts -> ids: a tokenizer for them, and files of ids, a document at a time in bounded memory."""
 
-import os
-import sys
-from array import array
 from collections.abc import Iterable, Iterator
 from itertools import chain
 from pathlib import Path
@@ -10,19 +7,12 @@ from pathlib import Path
 from tqdm import tqdm
 
 import tok
-from data.text import END_OF_TEXT, documents
-from tok.special import safe_texts
+from data.text import documents
+from tok import END_OF_TEXT, Tokenizer
+from tok.bpe.workers import workers_for
+from tok.pieces import safe_pieces
 
 BLOCK = 1 << 20  # characters
-LARGE = 8_000_000  # bytes; below, other processes cost more than they give
-Tokenizer = tok.BPETokenizer | tok.CharTokenizer
-
-
-def workers_for(n_bytes: int) -> int:
-    """How many processes to use: one a CPU where the text is large."""
-    if n_bytes < LARGE:
-        return 1
-    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 
 
 def shown(text: Iterable[str], what: str, n_bytes: int) -> Iterator[str]:
@@ -30,20 +20,14 @@ def shown(text: Iterable[str], what: str, n_bytes: int) -> Iterator[str]:
     with tqdm(
         desc=what, total=n_bytes, unit="B", unit_scale=True, delay=1, leave=False, disable=None
     ) as bar:
+        read = 0
         for chunk in text:
             yield chunk
-            bar.update(len(chunk.encode()))
-
-
-def encode_documents(
-    tokenizer: Tokenizer, docs: Iterable[Iterable[str]], end: int | None, workers: int
-) -> Iterator["array[int]"]:
-    """The ids of each document by itself, then `end`, in arrays of uint16 or uint32."""
-    for doc in docs:
-        for ids in tokenizer.encode_blocks(doc, workers=1 if end is not None else workers):
-            yield ids
-        if end is not None:
-            yield array(ids.typecode, [end])
+            size = len(chunk.encode())
+            read += size
+            bar.update(size)
+    if read != n_bytes:
+        raise ValueError("the text changed while it was read; start again when it is written")
 
 
 def make_tokenizer(
@@ -59,8 +43,8 @@ def make_tokenizer(
     if kind == "char":  # each must have an id; merges, though, are learnt from training text only
         specials = (END_OF_TEXT,) if ends else ()
         docs = chain(train, val)
-        pieces = (piece for doc in docs for piece in safe_texts(doc, specials, len, BLOCK))
-        return tok.CharTokenizer.train(pieces, special_tokens=specials)
+        pieces = (piece for doc in docs for piece in safe_pieces(doc, specials, len, BLOCK))
+        return tok.CharTokenizer(sorted(set[str]().union(*pieces)), specials)
     if kind == "bpe":
         with tqdm(desc="learning merges", delay=1, leave=False, disable=None) as bar:
             return tok.BPETokenizer.train(
@@ -92,7 +76,7 @@ def write_ids(
     docs = documents(shown(text, f"encoding {file.stem}", n_bytes), doc_sep)
     n = 0
     with open(file, "wb") as out:
-        for ids in encode_documents(tokenizer, docs, end, workers_for(n_bytes)):
+        for ids in tokenizer.encode_documents(docs, end=end, workers=workers_for(n_bytes)):
             ids.tofile(out)
             n += len(ids)
         if cut and n:

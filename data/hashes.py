@@ -8,7 +8,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from data.text import replacing, text_file, text_sha256
+from data.text import text_file, text_sha256
+from tok.files import replacing
 
 CACHE = Path(__file__).parent / "prepared"
 FRESH = 2e9  # ns; the coarsest clock of a file system

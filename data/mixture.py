@@ -8,13 +8,16 @@ from pathlib import Path
 
 import numpy as np
 
+import tok
 from data import hashes
-from data.encode import make_tokenizer, workers_for
+from data.encode import make_tokenizer
 from data.hashes import clean_sha256, remembered, sha256
 from data.phases import check_weights, parse_counts
 from data.prepare import prepared
 from data.store import TokenDataset, open_dataset
-from data.text import END_OF_TEXT, documents, split_text, text_file, unescape
+from data.text import documents, split_text, text_file, unescape
+from tok import END_OF_TEXT
+from tok.bpe.workers import workers_for
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,15 @@ def parse_mixture(data: str, mixture: str) -> dict[str, int]:
     return weights
 
 
+def loads(path: Path) -> bool:
+    """Whether a tokenizer's file is there and whole."""
+    try:
+        tok.load(path)
+    except (OSError, ValueError):
+        return False
+    return True
+
+
 def common_tokenizer(
     paths: Sequence[str], tokenizer: str, vocab: int, doc_sep: str, scratch: str | Path | None
 ) -> str:
@@ -63,13 +75,13 @@ def common_tokenizer(
 
     Merges are learnt from the training texts only; characters of validation have ids, too.
     """
-    own = [Path(p) / "tokenizer.json" for p in paths if Path(p).is_dir()]
+    own = [Path(p) / "tokenizer.json" for p in paths if Path(p, "meta.json").exists()]
     if Path(tokenizer).is_file() or own:
         return str(own[0] if own else tokenizer)
     texts = [remembered(Path(p), clean_sha256, keep=not scratch) for p in paths]
     key = sha256(json.dumps([texts, tokenizer, vocab, doc_sep]).encode())
     path = Path(scratch or hashes.CACHE) / f"tokenizer-{key[:12]}.json"
-    if not path.exists():
+    if not loads(path):
         train, val = zip(*(split_text(text_file(p), doc_sep) for p in paths), strict=True)
         made = make_tokenizer(
             tokenizer,
@@ -104,7 +116,7 @@ def open_mixture(
     datasets: dict[str, TokenDataset] = {}
     for path in weights:
         made = prepared(path, tokenizer=tokenizer, vocab=vocab, doc_sep=doc_sep, scratch=scratch)
-        datasets[Path(path).stem] = open_dataset(made)
+        datasets[Path(path).stem] = open_dataset(made, keep=not scratch)
     if len({dataset.meta["tokenizer_sha256"] for dataset in datasets.values()}) > 1:
         raise ValueError(
             f"{', '.join(datasets)} have different tokenizers; "

@@ -11,6 +11,7 @@ larger than memory.
 import errno
 import hashlib
 import json
+import shutil
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -21,12 +22,15 @@ from typing import Any
 
 from data import hashes
 from data.download import SOURCES, fetch, known_texts
-from data.encode import make_tokenizer, shown, workers_for, write_ids
+from data.encode import make_tokenizer, shown, write_ids
 from data.hashes import clean_sha256, file_sha256, remembered, sha256
 from data.overlap import overlap, overlap_line
 from data.store import FORMAT, check_out, map_tokens, meta_text, new_directory, open_dataset
-from data.text import END_OF_TEXT, SPLITS, Text, documents, join, split_text, text_file, unescape
+from data.text import SPLITS, Text, documents, join, split_text, text_file, unescape
+from tok import END_OF_TEXT
+from tok.bpe.workers import workers_for
 from tok.cli import Parser, run
+from tok.storage import fingerprint
 
 
 @dataclass(frozen=True)
@@ -41,28 +45,25 @@ class Survey:
     cut: bool  # whether the last document of training goes on in validation
 
 
-def measure(text: Iterable[str], doc_sep: str, digest: Any) -> tuple[int, bool]:
-    """(bytes of its UTF-8, whether it ends with doc_sep); `digest` is given these bytes."""
-    n_bytes, last = 0, ""
+def measure(text: Iterable[str], digest: Any) -> int:
+    """Bytes of a text's UTF-8, which `digest` is given."""
+    n_bytes = 0
     for chunk in text:
         raw = chunk.encode()
         digest.update(raw)
         n_bytes += len(raw)
-        last += chunk
-        last = last[max(0, len(last) - len(doc_sep)) :]
-    return n_bytes, last.endswith(doc_sep)
+    return n_bytes
 
 
 def survey(train: Iterable[str], val: Iterable[str], doc_sep: str) -> Survey:
     """Read both splits, but for their ids."""
     digest = hashlib.sha256()
-    train_bytes, ended = measure(train, doc_sep, digest)
-    val_bytes, _ = measure(val, doc_sep, digest)
+    train_bytes, val_bytes = (measure(text, digest) for text in (train, val))
     n, cut = 1, False
     divided = len(list(islice(documents(chain(train, val), doc_sep), 2))) > 1
     if divided:
-        cut = not ended
-        n = sum(1 for text in (train, val) for _ in documents(text, doc_sep)) - cut
+        n = sum(1 for _ in documents(chain(train, val), doc_sep))
+        cut = sum(1 for text in (train, val) for _ in documents(text, doc_sep)) > n
     return Survey(train_bytes, val_bytes, digest.hexdigest(), divided, n, cut)
 
 
@@ -115,7 +116,7 @@ def write_prepared(
             "val_bytes": known.val_bytes,
             "val_overlap": overlap(map_tokens(a, dtype), map_tokens(b, dtype)),
             "text_sha256": known.sha256,
-            "tokenizer_sha256": file_sha256(saved),
+            "tokenizer_sha256": fingerprint(saved),
             "train_sha256": file_sha256(a),
             "val_sha256": file_sha256(b),
         }
@@ -123,10 +124,10 @@ def write_prepared(
     return meta
 
 
-def damaged(out: Path) -> bool:
+def damaged(out: Path, keep: bool) -> bool:
     """Whether an entry of our cache is there, but not whole. Says so; it is then made again."""
     try:
-        open_dataset(out)
+        open_dataset(out, keep=keep)
     except ValueError as e:
         print(f"note: {e}: made again", file=sys.stderr)
         return True
@@ -162,16 +163,22 @@ def prepared(
     out = hashes.CACHE / f"{data.stem}-{sha256(key.encode())[:12]}"
     if scratch and not (out / "meta.json").exists():
         out = Path(scratch) / out.name
-    if (out / "meta.json").exists() and not damaged(out):
+    if (out / "meta.json").exists() and not damaged(out, keep=not scratch):
         return out
+    if out.exists():  # what is left of an entry of our own cache
+        shutil.rmtree(out)
     train, val = split_text(text_file(data), doc_sep)
     try:
-        write_prepared(
+        meta = write_prepared(
             out, train, val, tokenizer=tokenizer, vocab=vocab, doc_sep=doc_sep, name=data.name
         )
     except OSError:
         if not (out / "meta.json").exists():
             raise  # else another process has just made the same
+    else:
+        if meta["text_sha256"] != text:
+            shutil.rmtree(out)
+            raise ValueError(f"{data} changed while it was read; start again when it is written")
     return out
 
 
@@ -203,7 +210,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise ValueError(f"--from goes with {' or '.join(SOURCES)}, not {name}; drop it")
     else:
         texts = [text_file(path) for path in a.source]
-        train, val = SPLITS[a.split](Text(partial(join, texts, doc_sep or END_OF_TEXT)), doc_sep)
+        train, val = SPLITS[a.split](Text(partial(join, texts, doc_sep or "\n")), doc_sep)
         name = " ".join(a.source)
     meta = write_prepared(
         a.out, train, val, tokenizer=a.tokenizer, vocab=a.vocab, doc_sep=doc_sep, name=name

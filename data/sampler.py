@@ -13,10 +13,10 @@ from functools import lru_cache
 import numpy as np
 import torch
 
+from data.loader import Batch
 from data.phases import Phase
 from data.store import forget_pages
 
-Batch = tuple[torch.Tensor, torch.Tensor]
 Row = tuple[int, int]  # (text, k): the k-th window that this text gives in the phase
 ROUNDS = 6
 MASK = 2**64 - 1

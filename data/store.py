@@ -17,7 +17,8 @@ import numpy as np
 
 import tok
 from data.hashes import file_sha256, remembered, sha256
-from data.text import END_OF_TEXT
+from tok import END_OF_TEXT
+from tok.storage import fingerprint
 
 FORMAT = 1  # part of the cache's key: raise it when the same input gives other bytes
 FILES = {"train.bin", "val.bin", "tokenizer.json", "meta.json"}
@@ -33,14 +34,18 @@ class TokenDataset:
     path: Path
     train: np.ndarray
     val: np.ndarray
-    tokenizer: "tok.BPETokenizer | tok.CharTokenizer"
+    tokenizer: tok.Tokenizer
     meta: dict[str, Any]
 
     @property
     def end(self) -> int | None:
         """The id of <|endoftext|> if the text was divided into documents, else None."""
-        divided = self.meta["documents"] > 1
-        return self.tokenizer.special_tokens.get(END_OF_TEXT) if divided else None
+        return end_id(self.meta, self.tokenizer)
+
+
+def end_id(meta: dict[str, Any], tokenizer: tok.Tokenizer) -> int | None:
+    """The same, from the meta.json that a checkpoint keeps."""
+    return tokenizer.special_tokens.get(END_OF_TEXT) if meta["documents"] > 1 else None
 
 
 def meta_text(meta: dict[str, Any]) -> str:
@@ -53,17 +58,29 @@ def meta_sum(meta: dict[str, Any]) -> str:
     return sha256(json.dumps({k: v for k, v in meta.items() if k != "meta_sha256"}).encode())
 
 
-def open_dataset(path: str | Path) -> TokenDataset:
-    """Open what data.prepare wrote. ValueError, naming the file, if one is missing or damaged."""
+def open_dataset(path: str | Path, *, keep: bool = True) -> TokenDataset:
+    """Open what data.prepare wrote. ValueError, naming the file, if one is missing or damaged.
+
+    With `keep`, hashes of large files are remembered for the next time.
+    """
     path = Path(path)
     try:
         meta = read_meta(path / "meta.json")
-        train, val = (open_tokens(path, meta, split) for split in ("train", "val"))
-        file = path / "tokenizer.json"
-        check_sum(file, meta["tokenizer_sha256"], file_sha256(file))
-        return TokenDataset(path, train, val, tok.load(file), meta)
+        train, val = (open_tokens(path, meta, split, keep) for split in ("train", "val"))
+        tokenizer = load_tokenizer(path / "tokenizer.json", meta["tokenizer_sha256"])
+        return TokenDataset(path, train, val, tokenizer, meta)
     except FileNotFoundError as e:
         raise ValueError(f"{path} is not whole prepared data ({e}); delete and remake it") from None
+
+
+def load_tokenizer(file: Path, wanted: str) -> tok.Tokenizer:
+    """Load the tokenizer that meta.json describes; ValueError with the cure if it is another."""
+    try:
+        found, tokenizer = fingerprint(file), tok.load(file)
+    except ValueError as e:
+        raise ValueError(f"{e}; delete and remake {file.parent}") from None
+    check_sum(file, wanted, found)
+    return tokenizer
 
 
 def read_meta(file: Path) -> dict[str, Any]:
@@ -85,13 +102,13 @@ def read_meta(file: Path) -> dict[str, Any]:
     return meta
 
 
-def open_tokens(path: Path, meta: dict[str, Any], split: str) -> np.ndarray:
+def open_tokens(path: Path, meta: dict[str, Any], split: str, keep: bool) -> np.ndarray:
     """Map one split's ids. ValueError if the file is not the one that meta.json describes."""
     file, n, dtype = path / f"{split}.bin", meta[f"{split}_tokens"], np.dtype(meta["dtype"])
     if (size := file.stat().st_size) != n * dtype.itemsize:
         raise ValueError(f"{file} has {size} bytes, not {n} tokens; delete and remake {path}")
     if f"{split}_sha256" in meta:
-        check_sum(file, meta[f"{split}_sha256"], remembered(file, file_sha256))
+        check_sum(file, meta[f"{split}_sha256"], remembered(file, file_sha256, keep=keep))
     return map_tokens(file, dtype)
 
 

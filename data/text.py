@@ -9,7 +9,6 @@ import io
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain, groupby
@@ -17,9 +16,9 @@ from operator import itemgetter
 from pathlib import Path
 from typing import BinaryIO
 
-from tok.files import beside, text_chunks
+from tok import END_OF_TEXT
+from tok.files import text_chunks
 
-END_OF_TEXT = "<|endoftext|>"
 BLOCK = 1 << 20  # bytes
 
 
@@ -33,22 +32,13 @@ class Text:
         return self.read()
 
 
-@contextmanager
-def replacing(path: str | os.PathLike[str]) -> Iterator[str]:
-    """The name of a temporary beside `path`, which it replaces at the end if nothing failed."""
-    with beside(path) as temporary:
-        yield temporary
-        os.replace(temporary, path)
-
-
 def clean(file: BinaryIO, name: str) -> Iterator[str]:
     r"""A file's text without byte-order mark, \r\n and \r as \n.
 
     ValueError, with the offset in bytes, for what is not UTF-8 or binary; at the end if blank.
     """
     newlines, blank = io.IncrementalNewlineDecoder(None, translate=True), True
-    chunks = filter(None, text_chunks(file, name))
-    for chunk in chain([next(chunks, "").removeprefix("\ufeff")], chunks):
+    for chunk in text_chunks(file, name):
         if "\0" in chunk:
             raise ValueError(
                 f"{name} is binary (NUL at offset {first_nul(file)}); give a text file"
@@ -71,6 +61,8 @@ def read_chunks(path: str | os.PathLike[str]) -> Iterator[str]:
     """The cleaned chunks of a text file. ValueError or OSError name what is wrong with it."""
     if Path(path).is_dir():
         raise ValueError(f"{path} is a directory; give a text file in it")
+    if Path(path).is_fifo():
+        raise ValueError(f"{path} is a pipe, and a text is read several times; give a file")
     with open(path, "rb") as file:
         yield from clean(file, str(path))
 

@@ -13,8 +13,8 @@ from conftest import TOY, make_text
 import train
 from data.mixture import open_mixture, parse_mixture
 from data.sampler import BatchSampler
-from utils.checkpoint import TrainState, load_checkpoint
 from utils.config import settings_from
+from utils.training.checkpoint import TrainState, load_checkpoint
 
 MIX = ["--mixture", "one.txt=2 two.txt=1", "--accum", "2", "--eval_every", "2", "--dropout", "0.1"]
 MIX += ["--phases", "until=3 block_size=8 one=1; one=2 two=1", *TOY]
@@ -53,7 +53,7 @@ def test_a_mixture_by_phase_resumes_to_the_bit(two_texts, monkeypatch):
         patch.setattr(TrainState, "save", stop_at_4)
         with pytest.raises(KeyboardInterrupt):
             train.main([*MIX, "--steps", "8", "--run", "cut"])
-    assert load_checkpoint("runs/cut/last.pt")["step"] == 4
+    assert load_checkpoint(Path("runs/cut/last.pt"))["step"] == 4
     assert train.main(["--run", "cut", "--resume"]) == 0
     assert drawn_here == [True, True]  # what train.py asks for on a CPU
     a, b = (load_checkpoint(Path("runs") / n / "last.pt") for n in ("whole", "cut"))
@@ -110,6 +110,15 @@ def test_a_tokenizer_of_several_texts_is_whole_or_not_there(two_texts, monkeypat
     assert not list(Path("cache").glob("tokenizer-*.json"))
     assert len(open_mixture("", **shapes()).datasets) == 2
     assert len(list(Path("cache").glob("tokenizer-*.json"))) == 1
+
+
+def test_a_damaged_tokenizer_of_the_cache_is_made_again(two_texts):
+    open_mixture("", **shapes())
+    path = next(Path("cache").glob("tokenizer-*.json"))
+    good = path.read_bytes()
+    path.write_bytes(good[: len(good) // 2])
+    assert len(open_mixture("", **shapes()).datasets) == 2
+    assert path.read_bytes() == good
 
 
 def test_twins_are_refused():

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 import tok
 from data import download, hashes, prepare, store
+from data.mixture import open_mixture
 from data.prepare import prepared, write_prepared
 from data.store import open_dataset
 from data.text import END_OF_TEXT, split_text
@@ -42,13 +43,14 @@ def old_prepare(train, val, doc_sep, tokenizer="bpe", vocab=1000):
     ends = len(divide(train + val)) > 1
     if tokenizer == "char":
         specials = (END_OF_TEXT,) if ends else ()
-        made = tok.CharTokenizer.train([*parts[0], *parts[1]], special_tokens=specials)
+        made = tok.CharTokenizer(sorted(set("".join([*parts[0], *parts[1]]))), specials)
     else:
         made = tok.BPETokenizer.train(parts[0], vocab, special_tokens=(END_OF_TEXT,))
     dtype = np.uint16 if made.vocab_size <= 2**16 else np.uint32
-    cut = not train.endswith(doc_sep)
+    n = len(divide(train + val))
+    cut = sum(map(len, parts)) > n  # a document on both sides, and not only blank text
     meta = {
-        "documents": sum(map(len, parts)) - cut if ends else 1,
+        "documents": n if ends else 1,
         "train_bytes": len(train.encode()),
         "val_bytes": len(val.encode()),
         "text_sha256": hashlib.sha256((train + val).encode()).hexdigest(),
@@ -375,8 +377,78 @@ def test_remembered_hashes_may_be_damaged_or_not_writable(text_file, monkeypatch
     assert prepared(text_file) == first
 
 
+@pytest.mark.parametrize("name", ["train.bin", "val.bin", "tokenizer.json", "meta.json"])
+def test_an_entry_of_the_cache_without_a_file_is_made_again(text_file, name):
+    """It was refused as a directory of other files, and so was every training on that text."""
+    out = prepared(text_file)
+    whole = (out / name).read_bytes()
+    (out / name).unlink()
+    assert prepared(text_file) == out
+    assert (out / name).read_bytes() == whole
+
+
+@pytest.mark.parametrize(
+    ("text", "documents", "ends"),
+    [
+        ("a" * 87 + "--" + "\n" + "b" * 10, 2, 1),
+        ("c" * 40 + "--" + "a" * 45 + "--" + "\n" + "b" * 10, 3, 2),
+        ("a" * 50 + "--" + "b" * 100 + " " * 30 + "--", 2, 2),
+    ],
+)
+def test_blank_text_beside_the_cut_costs_no_document_its_end(tmp_path, text, documents, ends):
+    """An end mark was lost, documents were miscounted, and so the model's texts had no end."""
+    train, val = split_text([text], "--")
+    meta = write_prepared(tmp_path / "p", train, val, tokenizer="char", doc_sep="--")
+    data = open_dataset(tmp_path / "p")
+    assert meta["documents"] == documents
+    assert (data.train == data.end).sum() == ends
+
+
+def test_the_mark_inside_a_text_of_characters_is_its_letters(tmp_path):
+    """With another doc_sep its characters had no ids, and the text was refused."""
+    text = f"one {END_OF_TEXT} day--two--three--four"
+    write_prepared(tmp_path / "p", [text], [text], tokenizer="char", doc_sep="--")
+    data = open_dataset(tmp_path / "p")
+    assert (data.train == data.end).sum() == 3
+    assert END_OF_TEXT in data.tokenizer.decode(data.train[:30].tolist())
+
+
+def test_a_pipe_is_refused_and_a_text_that_grows(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(ValueError, match="is a pipe, and a text is read several times"):
+        prepared(tmp_path / "pipe")
+    chunks = ["some text "] * 9
+
+    class Growing:
+        def __iter__(self):
+            chunks.append("more ")
+            return iter(chunks)
+
+    with pytest.raises(ValueError, match="changed while it was read"):
+        write_prepared(tmp_path / "p", Growing(), ["val"], tokenizer="char")
+    assert not (tmp_path / "p").exists()
+
+
+def test_a_text_that_changes_meanwhile_is_not_kept(text_file, monkeypatch):
+    """It is read several times now; the cache must not hold it under the hash of what it was."""
+    monkeypatch.setattr(prepare, "clean_sha256", lambda path: "0" * 64)
+    with pytest.raises(ValueError, match=r"my\.txt changed while it was read"):
+        prepared(text_file)
+    assert not list(hashes.CACHE.glob("my-*"))
+
+
+def test_a_dry_run_remembers_nothing(text_file, tmp_path):
+    settle(text_file)
+    path = prepared(text_file, vocab=260)
+    for name in "train.bin", "val.bin":
+        settle(path / name)
+    (hashes.CACHE / "hashes.json").unlink()
+    open_mixture(str(text_file), vocab=260, scratch=tmp_path / "s")
+    assert not (hashes.CACHE / "hashes.json").exists()
+
+
 def test_a_large_text_needs_little_memory(tmp_path):
-    """30 MB took 500 MB: the text, its documents and its ids as Python's integers."""
+    """30 MB took 970 MB: the text, its documents and its ids as Python's integers."""
     lines = make_text(1_000_000).splitlines()
     rng = random.Random(1)
     with open(tmp_path / "big.txt", "w", encoding="utf-8") as f:
