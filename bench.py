@@ -13,20 +13,22 @@ import json
 import shlex
 import sys
 import time
+from argparse import Namespace
+from collections.abc import Sequence
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from model import few_rows
 from tok.cli import Parser, run
-from utils.benches import BENCHES, SHAPES, WRITE
-from utils.device import pick_device
-from utils.limits import limits_of
-from utils.log import commit, machine
-from utils.timing import peak_memory
-from utils.trace import trace
-from utils.workload import gpt, stepper, writer
+from utils.bench.limits import limits_of
+from utils.bench.profile import trace
+from utils.bench.races import BENCHES, SHAPES, WRITE
+from utils.bench.workloads import gpt, stepper, writer
+from utils.device import Device, peak_memory, pick_device
+from utils.reporting.summary import commit, machine
 
 TINY = Path(__file__).parent / "data" / "tiny.txt"
 
@@ -44,13 +46,13 @@ COLUMNS = {  # what a row may have beside the usual: its head, and how it is sho
 }
 
 
-def head(name, unit, more) -> str:
+def head(name: str, unit: str, more: Sequence[str]) -> str:
     """The first line of a table."""
     usual = f"\n{name:24}{'':13}{'median':>10}{'spread':>8}{'runs':>6}{unit:>10}{'x time':>8}"
     return usual + "".join(f"{COLUMNS[key][0]:>11}" for key in more)
 
 
-def line(row, work, more) -> str:
+def line(row: dict[str, Any], work: str, more: Sequence[str]) -> str:
     """A row of a table."""
     spread = f"{row['spread']:.0%}" if row["runs"] > 1 else ""
     usual = f"{work:24}{row['who']:13}{short(row['ms']):>7} ms{spread:>8}{row['runs']:>6}"
@@ -61,8 +63,8 @@ def line(row, work, more) -> str:
     return (usual + "".join(f"{text:>11}" for text in shown)).rstrip()
 
 
-def profile(directory: Path, device) -> None:
-    """Trace 5 training steps and 64 written tokens; print where, and what was dearest."""
+def profile(directory: Path, device: Device) -> None:
+    """Trace 5 training steps and 64 written tokens; print where, and what was most expensive."""
     shape, (wide, _) = SHAPES["4x128"], WRITE["4x128"]
     step = stepper(gpt(shape), shape, device)
     works = {
@@ -75,20 +77,20 @@ def profile(directory: Path, device) -> None:
         path = directory / f"{name}.pt.trace.json"
         costs = trace(call, path, device)
         whole = sum(cost.ms for cost in costs)
-        print(f"\n{path}\n{'dearest operations':60}{'own time':>12}{'share':>8}{'calls':>8}")
+        print(f"\n{path}\n{'most expensive operations':60}{'own time':>12}{'share':>8}{'calls':>8}")
         for cost in costs[:10]:
             print(f"{cost.name[:58]:60}{cost.ms:>9.2f} ms{cost.ms / whole:>8.0%}{cost.calls:>8,}")
     print("\nopen them at https://ui.perfetto.dev, or the directory with TensorBoard's profiler")
 
 
-def parse(argv):
+def parse(argv: Sequence[str] | None) -> Namespace:
     """Read the flags."""
     p = Parser(prog="bench.py", description=__doc__)
     p.add_argument("--only", nargs="+", choices=BENCHES, default=list(BENCHES), help="which ones")
     p.add_argument("--runs", type=int, help="counted rounds; default: 4 seconds of them, 3 to 15")
     p.add_argument("--nanogpt", metavar="DIR", help="a checkout of nanoGPT to measure beside")
     p.add_argument("--peers", action="store_true", help="also tokenizers, tiktoken, transformers")
-    p.add_argument("--profile", metavar="DIR", type=Path, help="write traces there, in place of it")
+    p.add_argument("--profile", metavar="DIR", type=Path, help="write traces there instead")
     p.add_argument("--text", default=TINY, help="for the tokenizer (default data/tiny.txt)")
     p.add_argument("--vocab", type=int, default=1000, help="tokens to learn (default 1000)")
     p.add_argument("--workers", type=int, default=1, help="processes of the tokenizer (default 1)")
@@ -101,14 +103,14 @@ def parse(argv):
     return a
 
 
-def origin(a, argv) -> dict:
+def origin(a: Namespace, argv: Sequence[str] | None) -> dict[str, Any]:
     """Where figures come from: date, commit, command, rounds asked for, machine."""
     now = datetime.now(timezone.utc).isoformat(timespec="seconds")
     command = shlex.join(["python", "bench.py", *(sys.argv[1:] if argv is None else argv)])
     return {"date": now, **commit(), "command": command, "runs": a.runs, "machine": machine()}
 
 
-def main(argv=None):
+def main(argv: Sequence[str] | None = None) -> int:
     """Run the benchmarks named and print what they give."""
     a, start, results = parse(argv), time.perf_counter(), []
     device = pick_device(a.device, a.dtype)

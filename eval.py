@@ -1,26 +1,35 @@
-"""Score a trained model on its whole validation text, beside what frequencies alone reach.
+"""Score a trained model on its whole validation text, beside baselines of frequencies alone.
 
 python eval.py                      # the newest run
 python eval.py --run tiny --ckpt last
 python eval.py --run tiny --data other.txt
 """
 
+from argparse import Namespace
+from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
-from data.sources import open_sources, whole
+from data.mixture import Mixture, open_mixture
 from tok.cli import Parser, run
-from utils.checkpoint import latest_run, load_model, same_data
-from utils.config import run_dir, settings_from
+from utils.config import settings_from
 from utils.device import pick_device
-from utils.log import write_json
-from utils.metrics import bigram_floor, evaluate, uniform_floor, unigram_floor
+from utils.reporting.summary import write_json
+from utils.runs import latest_run, run_dir
+from utils.training.baselines import bigram_baseline, uniform_baseline, unigram_baseline
+from utils.training.checkpoint import load_model, same_data
+from utils.training.evaluate import evaluate_all
+from utils.training.objective import next_token
 
 
-def parse(argv):
+def parse(argv: Sequence[str] | None) -> Namespace:
     """Read the flags."""
     p = Parser(prog="eval.py", description=__doc__)
     p.add_argument("--run", help="a name under runs/, or a path (default: the newest)")
-    p.add_argument("--ckpt", choices=("best", "last"), default="best", help="which (default best)")
+    p.add_argument(
+        "--ckpt", choices=("best", "last"), default="best", help="checkpoint (default best)"
+    )
     p.add_argument("--data", help="another text, or prepared directory (default: the run's own)")
     p.add_argument("--batch_size", type=int, default=16, help="sequences at once (default 16)")
     p.add_argument("--device", default="auto", help="auto, cpu, cuda, mps")
@@ -28,47 +37,52 @@ def parse(argv):
     return p.parse_args(argv)
 
 
-def open_text(a, path, checkpoint):
+def open_text(a: Namespace, path: Path, checkpoint: dict[str, Any]) -> Mixture:
     """The text to score: the run's own, or a.data through the run's tokenizer."""
     own = settings_from(checkpoint["settings"]).data
     if a.data:
         own = replace(own, data=a.data, mixture="", tokenizer=str(path / "tokenizer.json"))
-    data = whole(open_sources(**own.text), load=True)
+    mixture = open_mixture(**own.text)
+    meta = mixture.combined().meta
     if not a.data:
-        same_data(checkpoint["data"], data.meta)
-    elif data.meta["tokenizer_sha256"] != checkpoint["data"]["tokenizer_sha256"]:
+        same_data(checkpoint["data"], meta)
+    elif meta["tokenizer_sha256"] != checkpoint["data"]["tokenizer_sha256"]:
         raise ValueError(f"{a.data} was prepared with another tokenizer; give the text itself")
-    return data
+    return mixture
 
 
-def main(argv=None):
-    """Print and keep val_loss, ppl and bits per byte, of the model and of the floors."""
+def main(argv: Sequence[str] | None = None) -> None:
+    """Print and keep val_loss, ppl and bits per byte, of the model and of the baselines."""
     a = parse(argv)
     if a.batch_size < 1:
         raise ValueError(f"batch_size={a.batch_size} must be at least 1")
     path = run_dir(a.run) if a.run else latest_run()
     device = pick_device(a.device, a.dtype)
     model, tokenizer, checkpoint = load_model(path, a.ckpt)
-    data = open_text(a, path, checkpoint)
+    mixture = open_text(a, path, checkpoint)
+    data = mixture.combined(load=True)
     V, n_bytes = tokenizer.vocab_size, data.meta["val_bytes"]
+    where = a.batch_size, device
+    score, sources = evaluate_all(model.to(device.device), next_token, mixture.datasets, *where)
     scores = {
-        "model": evaluate(model.to(device.device), data.val, n_bytes, a.batch_size, device),
-        "bigram": bigram_floor(data.train, data.val, V, n_bytes),
-        "unigram": unigram_floor(data.train, data.val, V, n_bytes),
-        "uniform": uniform_floor(data.val, V, n_bytes),
+        "model": score,
+        **{f"- {name}": own for name, own in sources.items() if len(sources) > 1},
+        "bigram": bigram_baseline(data.train, data.val, V, n_bytes),
+        "unigram": unigram_baseline(data.train, data.val, V, n_bytes),
+        "uniform": uniform_baseline(data.val, V, n_bytes),
     }
     print(f"{path}/{a.ckpt}.pt, step {checkpoint['step']}, on {data.meta['name']}: ", end="")
     print(f"{scores['model'].tokens:,} validation tokens\n")
-    print(f"{'':10}{'val_loss':>10}{'ppl':>10}{'bits/byte':>11}")
+    print(f"{'':12}{'val_loss':>10}{'ppl':>10}{'bits/byte':>11}")
     for name, score in scores.items():
-        print(f"{name:10}{score.loss:>10.4f}{score.ppl:>10.2f}{score.bits_per_byte:>11.4f}")
+        print(f"{name:12}{score.loss:>10.4f}{score.ppl:>10.2f}{score.bits_per_byte:>11.4f}")
     values = {
         name: {"val_loss": s.loss, "ppl": s.ppl, "bits_per_byte": s.bits_per_byte}
         for name, s in scores.items()
     }
     text = {"text": data.meta["name"], "text_sha256": data.meta["text_sha256"]}
-    where = {"checkpoint": a.ckpt, "step": checkpoint["step"], **text}
-    write_json(path / ("eval-other.json" if a.data else "eval.json"), {**where, **values})
+    origin = {"checkpoint": a.ckpt, "step": checkpoint["step"], **text}
+    write_json(path / ("eval-other.json" if a.data else "eval.json"), {**origin, **values})
 
 
 if __name__ == "__main__":

@@ -7,31 +7,41 @@ python sample.py --grid --temp 0.5 0.8 1.0 --top_k 10 50
 python sample.py --interactive
 """
 
+from argparse import Namespace
+from collections.abc import Sequence
+
+from data.store import end_id
+from model.generation import check_sampling
+
 from model import few_rows
-from model.generate import check_sampling
 from tok.cli import Parser, run
-from utils.checkpoint import latest_run, load_model
-from utils.config import run_dir
 from utils.device import pick_device
-from utils.study import grid, rivals
-from utils.terminal import converse, heading, note, read_prompts, show
-from utils.write import check_stops, compile_step, start_ids, stream_batch, stream_text
+from utils.runs import latest_run, run_dir
+from utils.training.checkpoint import load_model
+from utils.writing.compile import compiled_step
+from utils.writing.tables import alternatives, grid
+from utils.writing.terminal import converse, heading, note, read_prompts, show
+from utils.writing.text import check_stops, start_ids, stream_batch, stream_text
 
 
-def parse(argv):
+def parse(argv: Sequence[str] | None) -> Namespace:
     """Read the flags."""
     p = Parser(prog="sample.py", description=__doc__)
     p.add_argument("--run", help="a name under runs/, or a path (default: the newest)")
-    p.add_argument("--ckpt", choices=("best", "last"), default="best", help="which (default best)")
+    p.add_argument(
+        "--ckpt", choices=("best", "last"), default="best", help="checkpoint (default best)"
+    )
     p.add_argument("--prompt", nargs="+", help="texts to go on from, or - for stdin (default none)")
     p.add_argument("--prompt-file", metavar="FILE", help="a file that holds the prompt")
     p.add_argument("--num", type=int, default=1, help="continuations of each prompt (default 1)")
     p.add_argument("--steps", type=int, default=200, help="most tokens to write (default 200)")
     p.add_argument("--stop", nargs="+", default=[], help="strings to end before")
-    p.add_argument("--temp", type=float, nargs="+", default=[0.8], help="0 = likeliest (def. 0.8)")
+    p.add_argument(
+        "--temp", type=float, nargs="+", default=[0.8], help="0 = most likely (default 0.8)"
+    )
     p.add_argument("--top_k", type=int, nargs="+", default=[50], help="0 = all (default 50)")
-    p.add_argument("--top_p", type=float, help="draw from the likeliest that make up this share")
-    p.add_argument("--min_p", type=float, help="drop what is below this share of the likeliest")
+    p.add_argument("--top_p", type=float, help="keep the likeliest tokens up to this probability")
+    p.add_argument("--min_p", type=float, help="drop tokens below this share of the likeliest")
     p.add_argument("--repetition_penalty", type=float, default=1.0, help="> 1: repeats less (CTRL)")
     p.add_argument("--seed", type=int, help="the same seed writes the same text")
     p.add_argument("--no-cache", action="store_true", help="the same text, without the KV cache")
@@ -44,7 +54,7 @@ def parse(argv):
     return p.parse_args(argv)
 
 
-def check(a) -> None:
+def check(a: Namespace) -> None:
     """Raise ValueError for flags that make no sense, or not together."""
     for name in ("num", "steps"):
         if getattr(a, name) < 1:
@@ -65,7 +75,7 @@ def check(a) -> None:
         raise ValueError("--compile compiles a step with the cache; leave out --no-cache")
 
 
-def main(argv=None):
+def main(argv: Sequence[str] | None = None) -> None:
     """Print each prompt and its continuation as it is made."""
     a = parse(argv)
     check(a)
@@ -73,22 +83,23 @@ def main(argv=None):
     device = pick_device(a.device).device
     model, tokenizer, checkpoint = load_model(path, a.ckpt)
     few_rows(model.to(device).eval())
-    documents, T, V = checkpoint["data"]["documents"], model.config.block_size, tokenizer.vocab_size
-    settings = {"documents": documents, "stops": a.stop, "seed": a.seed, "cache": not a.no_cache}
-    settings |= {"top_p": a.top_p, "min_p": a.min_p, "repetition_penalty": a.repetition_penalty}
-    one = {**settings, "temperature": a.temp[0], "top_k": a.top_k[0] or None}
+    end, T, V = end_id(checkpoint["data"], tokenizer), model.config.block_size, tokenizer.vocab_size
     prompts = [""] if a.interactive else read_prompts(a.prompt, a.prompt_file)
     prompts = [prompt for prompt in prompts for _ in range(a.num)]
-    n = max(len(start_ids(tokenizer, prompt, documents)) for prompt in prompts)
+    n = max(len(start_ids(tokenizer, prompt, end)) for prompt in prompts)
     note(f"{path}/{a.ckpt}.pt, step {checkpoint['step']}, {model.n_params():,} parameters")
     if n > T:
         note(f"the prompt has {n} tokens; the model sees the last {T}")
     if max(a.top_k) > V:
         note(f"top_k={max(a.top_k)} is more than the vocabulary: all {V} tokens stay")
-    if a.compile:
-        compile_step(model, 1 if a.show_probs else len(prompts), note)
+    rows = 1 if a.show_probs else len(prompts)
+    step = compiled_step(model, rows, note) if a.compile else None
+    settings = {"end": end, "stops": a.stop, "seed": a.seed, "cache": not a.no_cache}
+    settings |= {"top_p": a.top_p, "min_p": a.min_p, "repetition_penalty": a.repetition_penalty}
+    settings["decode_step"] = step
+    one = {**settings, "temperature": a.temp[0], "top_k": a.top_k[0] or None}
     if a.interactive:
-        converse(lambda p, pace: stream_text(model, tokenizer, p, a.steps, watch=pace, **one))
+        converse(lambda p, pace: stream_text(model, tokenizer, p, a.steps, callback=pace, **one))
     elif a.grid:
         for line in grid(model, tokenizer, prompts, a.steps, a.temp, a.top_k, **settings):
             print(line, flush=True)
@@ -96,7 +107,7 @@ def main(argv=None):
         for i, prompt in enumerate(prompts):
             heading(i + 1, len(prompts))
             own = {**one, "seed": None if a.seed is None else a.seed + i}
-            for line in rivals(model, tokenizer, prompt, a.steps, **own):
+            for line in alternatives(model, tokenizer, prompt, a.steps, **own):
                 print(line, flush=True)
     else:
         texts = stream_batch(model, tokenizer, prompts, a.steps, **one)

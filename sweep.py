@@ -13,17 +13,31 @@ import itertools
 import json
 import math
 import statistics
-from argparse import SUPPRESS
+from argparse import SUPPRESS, Namespace
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import train
 from tok.cli import Parser, run
-from utils.checkpoint import atomic
-from utils.config import DEFAULT, FIELDS, coerce, flat, read_yaml, settings_from
-from utils.metrics import perplexity
+from tok.files import replacing
+from utils.config import (
+    DEFAULT,
+    FIELDS,
+    Settings,
+    coerce,
+    flat,
+    own_values,
+    read_yaml,
+    settings_from,
+    settings_of,
+)
+from utils.training.evaluate import perplexity
+
+Values = dict[str, Any]
 
 
-def parse(argv):
+def parse(argv: Sequence[str] | None) -> tuple[str, Path, dict[str, list[Any]]]:
     """Read the flags: (config, the sweep's directory, {setting: [values]})."""
     p = Parser(prog="sweep.py", usage="sweep.py [--SETTING VALUE ...]", description=__doc__)
     p.add_argument("--config", default=str(DEFAULT), help="the settings to start from")
@@ -38,47 +52,42 @@ def parse(argv):
     return a.config, Path("runs") / f"sweep-{a.name or Path(a.config).stem}", grid
 
 
-def flags_of(config, path, values) -> list[str]:
-    """What train.py is called with for one combination."""
-    flags = ["--config", config, "--run", str(path), "--sample", "0"]
-    return flags + [x for name, value in values.items() for x in (f"--{name}", str(value))]
+def settings_for(config: str, path: Path, values: Values) -> Settings:
+    """The settings of one combination; ValueError if they are impossible."""
+    return settings_of(Namespace(config=config, **{"sample": 0, **values, "run": str(path)}))
 
 
-def train_one(config, path, values) -> dict:
+def train_one(settings: Settings, path: Path) -> Values:
     """Train one combination, or go on with it, unless it is done; its summary.
 
     A run that diverged is done, too: its loss is inf.
     """
-    flags = flags_of(config, path, values)
-    _, settings, path = train.parse(flags)
-    found = read_summary(path)
-    if found.get("settings") != flat(settings):
-        status = train.main(flags + (["--resume"] if begun(path, settings) else []))
-        if status not in (0, 3):
+    file = path / "summary.json"
+    found = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+    if not found or not same(found["settings"], settings):
+        found = train.run(settings, resume=begun(path, settings))
+        if found["stopped_by"].startswith("SIG"):
             raise KeyboardInterrupt
-        found = read_summary(path) | ({"stopped_by": "diverged"} if status == 3 else {})
     return {**found, "best_val_loss": math.inf} if found["stopped_by"] == "diverged" else found
 
 
-def read_summary(path) -> dict:
-    """summary.json of a run, {} if it has none."""
-    file = path / "summary.json"
-    return json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+def same(values: Values, settings: Settings) -> bool:
+    """Whether the settings of a run, which an older version may have begun, are these."""
+    return flat(settings_from(own_values(values))) == flat(settings)
 
 
-def begun(path, settings) -> bool:
+def begun(path: Path, settings: Settings) -> bool:
     """Whether a run of these settings was interrupted there and can go on."""
     there = (path / "last.pt").exists() and (path / "config.yaml").exists()
-    return there and flat(settings_from(read_yaml(path / "config.yaml"))) == flat(settings)
+    return there and same(read_yaml(path / "config.yaml"), settings)
 
 
-def rank(results) -> list[dict]:
+def rank(results: list[tuple[Values, Values]]) -> list[Values]:
     """One row for each combination in [(values, summary)], over its seeds, best loss first."""
-    groups: dict[tuple, list[dict]] = {}
+    groups: dict[tuple[Any, ...], list[Values]] = {}
     for values, summary in results:
-        groups.setdefault(tuple((k, v) for k, v in values.items() if k != "seed"), []).append(
-            summary
-        )
+        combination = tuple((k, v) for k, v in values.items() if k != "seed")
+        groups.setdefault(combination, []).append(summary)
     rows = []
     for combination, runs in groups.items():
         losses = [r["best_val_loss"] for r in runs]
@@ -98,29 +107,27 @@ def rank(results) -> list[dict]:
     return sorted(rows, key=lambda row: row["val_loss"])
 
 
-def write_csv(path, rows) -> None:
+def write_csv(path: Path, rows: list[Values]) -> None:
     """Write the rows as CSV, whole or not at all."""
-
-    def write(part):
-        with open(part, "w", encoding="utf-8", newline="") as f:
-            table = csv.DictWriter(f, list(rows[0]), lineterminator="\n")
-            table.writeheader()
-            table.writerows(rows)
-
-    atomic(path, write)
+    with replacing(path) as part, open(part, "w", encoding="utf-8", newline="") as f:
+        table = csv.DictWriter(f, list(rows[0]), lineterminator="\n")
+        table.writeheader()
+        table.writerows(rows)
 
 
-def main(argv=None):
+def main(argv: Sequence[str] | None = None) -> None:
     """Train the grid, write results.csv after every run, print the table."""
     config, path, grid = parse(argv)
     combinations = [dict(zip(grid, v, strict=True)) for v in itertools.product(*grid.values())]
+    runs = {}
     for values in combinations:  # an impossible one is refused before hours of others
-        train.parse(flags_of(config, path, values))
-    results = []
-    for i, values in enumerate(combinations, 1):
         name = ",".join(f"{k}={v}" for k, v in values.items() if len(grid[k]) > 1)
-        print(f"\n[{i}/{len(combinations)}] {name}", flush=True)
-        results.append((values, train_one(config, path / name.replace("/", "_"), values)))
+        own = path / name.replace("/", "_")
+        runs[name] = values, settings_for(config, own, values), own
+    results = []
+    for i, (name, (values, settings, own)) in enumerate(runs.items(), 1):
+        print(f"\n[{i}/{len(runs)}] {name}", flush=True)
+        results.append((values, train_one(settings, own)))
         rows = rank(results)
         write_csv(path / "results.csv", rows)
     print("\n" + "  ".join(f"{name:>10}" for name in rows[0]))

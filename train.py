@@ -9,32 +9,32 @@ python train.py --dry-run                           # how large, how long; write
 torchrun --nproc_per_node=2 -- train.py --accum 2   # as one process with --accum 4
 """
 
+from argparse import Namespace
+from collections.abc import Sequence
 from dataclasses import replace
-from shlex import quote
-from tempfile import TemporaryDirectory
+from functools import partial
+from signal import Signals
+from typing import Any
 
-import torch
-
-from data.loader import check_length
-from data.sources import feed_of, open_sources, whole
-from model import TinyGPT
-from tok.cli import Parser, run
-from utils.budget import ended_by, steps_in_all
-from utils.checkpoint import TrainState, load_checkpoint, open_run
-from utils.config import add_settings, flat, run_dir, settings_of
+from tok.cli import Parser
+from tok.cli import run as run_command
+from utils.config import Settings, add_settings, settings_of
 from utils.device import compiled, memory_advice, pick_device
+from utils.distributed import start_processes, wrap_ddp
 from utils.forecast import forecast
-from utils.interrupt import Interrupt
-from utils.log import Log, headlines, tokens_per_step
-from utils.metrics import evaluate_all
-from utils.optim import lr_at, make_optimizer
-from utils.ranks import averaged, joined, sharded
-from utils.step import train_step
-from utils.write import story
+from utils.reporting.events import Callback
+from utils.runs import run_dir
+from utils.session import Session
+from utils.training.budget import ended_by, steps_in_all
+from utils.training.evaluate import evaluate_all
+from utils.training.interrupt import Interrupt
+from utils.training.objective import next_token
+from utils.training.optim import lr_at
+from utils.training.step import TrainStep
 
 
-def parse(argv):
-    """Read flags and config: (args, settings, the run's directory)."""
+def parse(argv: Sequence[str] | None) -> tuple[Namespace, Settings]:
+    """Read flags and config."""
     p = Parser(prog="train.py", usage="train.py [--SETTING VALUE ...]", description=__doc__)
     p.add_argument("--resume", action="store_true", help="go on from last.pt of --run")
     p.add_argument("--overfit", action="store_true", help="train on one batch only, to debug")
@@ -46,105 +46,105 @@ def parse(argv):
     base = run_dir(args.run if "run" in args else settings_of(args).train.run) / "config.yaml"
     settings = settings_of(args, base if args.resume and base.exists() else None)
     if args.overfit:
-        settings = replace(settings, train=replace(settings.train, eval_every=settings.train.steps))
-    return args, settings, run_dir(settings.train.run + ("-overfit" if args.overfit else ""))
+        s = settings.train
+        settings = replace(
+            settings, train=replace(s, run=f"{s.run.rstrip('/')}-overfit", eval_every=s.steps)
+        )
+    return args, settings
 
 
-def begin(settings, data, device, ranks) -> TrainState:
-    """A fresh model, with what trains it."""
-    torch.manual_seed(settings.train.seed)
-    config = replace(settings.model, vocab_size=data.tokenizer.vocab_size)
-    check_length(data, config.block_size)
-    model = TinyGPT(config).to(device.device)
-    model.recompute = settings.train.recompute
-    if settings.train.parallel == "fsdp":
-        model = sharded(model, device, ranks)
-    ranks.reseed(settings.train.seed)
-    optimizer = make_optimizer(model, settings.optim, device.dtype)
-    return TrainState(model, optimizer, device.scaler(), flat(settings), data.meta, ranks=ranks)
+def evaluate_and_save(session: Session, model: Any) -> None:
+    """Score the validation split; save last.pt, and best.pt if the score is strictly better."""
+    state, s, datasets = session.state, session.settings.train, session.mixture.datasets
+    with session.clock("evaluation"):
+        score, sources = evaluate_all(model, next_token, datasets, s.batch_size, session.device)
+        best = state.note(session.dist.broadcast([score.loss])[0])
+        session.tracker.evaluation(state.step, score, sources, best)
+    if best:
+        session.save("best.pt")
+    session.save("last.pt", keep=s.keep)
 
 
-def train(state, settings, sources, feed, device, path, log, overfit, stop) -> str:
-    """The loop: evaluate, save, step, log. Gives what ended it, or "" if a signal did."""
-    s, o, ranks = settings.train, settings.optim, state.ranks
-    model = compiled(state.model, device.device, log.say) if s.compile else state.model
-    learner, resumed = averaged(model, ranks, s.parallel), state.step
+def loop(session: Session, stop: Interrupt, overfit: bool) -> str:
+    """Evaluate, save, step, report, again and again; gives what ended it.
+
+    The ranks agree on all that a clock or a signal decides by the messages of the last step.
+    """
+    s, o = session.settings.train, session.settings.optim
+    state, dist, tracker, clock = session.state, session.dist, session.tracker, session.clock
+    model = compiled(state.model, session.device.device, tracker.say) if s.compile else state.model
+    parts = state.optimizer, state.scaler, session.device, o.grad_clip, dist
+    step = TrainStep(wrap_ddp(model, dist, s.parallel), next_token, *parts)
+    message = partial(session.message, stop)
+    messages, resumed = dist.all_gather(message()), state.step
+    saved = messages[0][1]
     while True:
-        steps = log.length(ranks.agree(steps_in_all(state.step, log.spent(), s)))
-        if (state.step % s.eval_every == 0 or state.step >= steps) and state.step > resumed:
-            with log.clock("evaluation"):
-                score, parts = evaluate_all(model, sources, s.batch_size, device)
-                best = state.note(ranks.agree(score.loss))
-                log.score(state.step, score, best, parts)
-            with log.clock("saving"):
-                if best:
-                    state.save(path / "best.pt", log.state())
-                state.save(path / "last.pt", log.state(), s.keep)
-            if s.sample and ranks.first and state.step < steps:
-                with log.clock("samples"):
-                    log.say("    " + story(state, whole(sources), s.sample).replace("\n", "\n    "))
-        stop.signal = int(max(ranks.places([stop.signal])))
+        messages = [message()] if dist.world_size == 1 else messages
+        signal, seconds = int(max(rank[0] for rank in messages)), messages[0][1]
+        tracker.steps = steps = steps_in_all(state.step, seconds, s)
+        new, last = state.step > resumed, state.step >= steps
+        if (new and (last or state.step % s.eval_every == 0)) or (last and not state.best_step):
+            evaluate_and_save(session, model)
+            saved = seconds
+            if s.sample and not last:
+                session.show_story(s.sample)
+        elif new and 0 < 60 * s.save_minutes < seconds - saved:
+            session.save("last.pt")
+            saved = seconds
         ended = ended_by(state.step, steps, state.best_step, s)
-        if ended or stop.signal:
-            return ended
+        if ended or signal:
+            return ended or Signals(signal).name
 
         lr = lr_at(state.step, steps, o)
         for group in state.optimizer.param_groups:
             group["lr"] = lr
-        with log.clock("data"):
-            batches = feed.batches(0 if overfit else state.step)
-        with log.clock("steps"):
-            update = state.optimizer, state.scaler
-            loss, norm = train_step(learner, *update, batches, device, o.grad_clip, ranks)
+        with clock("data"):
+            batches = session.sampler.batches(0 if overfit else state.step)
+        with clock("steps"):
+            loss, norm, messages = step(batches, message)
         state.step += 1
-        with log.clock("logging"):
-            log.step(state.step, loss, lr, norm)
+        with clock("logging"):
+            tracker.step(state.step, loss, lr, norm)
 
 
-def life(args, settings, path, device, ranks, scratch) -> int:
-    """A run from its first line to its last; gives the exit status."""
+def run(
+    settings: Settings,
+    *,
+    resume: bool = False,
+    overfit: bool = False,
+    callbacks: Sequence[Callback] = (),
+) -> dict[str, Any]:
+    """Train from the first step, or last.pt, to the end; gives what summary.json holds.
+
+    Callbacks get every event (`utils.reporting.events`) on the main process. `stopped_by` is steps,
+    minutes, patience, diverged, SIGINT or SIGTERM; after a signal no summary.json is written.
+    """
     s = settings.train
-    checkpoint = load_checkpoint(path / "last.pt") if args.resume else None
-    with ranks.in_turn():
-        sources = open_sources(**settings.data.text, scratch=scratch)
-    data = whole(sources)
-    state = begin(settings, data, device, ranks)
-    place = {"rank": ranks.rank, "world": ranks.world}
-    feed = feed_of(sources, settings, **place, prefetch=device.device.type != "cpu")
-    if args.dry_run:
-        return forecast(state, settings, device, feed.draw(0))
-    kept = state.load(checkpoint) if checkpoint else None
-    if ranks.first:
-        open_run(path, settings, data.path / "tokenizer.json", resume=args.resume)
-    tokens = tokens_per_step(settings, ranks)
-    with Log(path, s, tokens, state.step, kept, sources=sources, ranks=ranks) as log:
-        log.say("\n".join(headlines(path, settings, data, state, device)))
+    device = pick_device(s.device, s.dtype)
+    with (
+        memory_advice(s.batch_size, s.accum),
+        start_processes(device) as dist,
+        Session(settings, device, dist, resume=resume) as session,
+    ):
+        session.open(callbacks)
         try:
-            with Interrupt(patient=ranks.world > 1) as stop:
-                ended = train(state, settings, sources, feed, device, path, log, args.overfit, stop)
+            with Interrupt(patient=dist.world_size > 1) as stop:
+                ended = loop(session, stop, overfit)
         except FloatingPointError as e:
-            return log.diverged(state, e)
-        except BrokenPipeError:  # nobody reads what we say: keep what was learnt
-            state.save(path / "last.pt", log.state())
-            raise
-        if not ended:
-            state.save(path / "last.pt", log.state())
-            log.stopped(state.step, again=not args.overfit)
-            return 128 + stop.signal
-        log.summary(state, ended)
-        if s.sample and ranks.first:
-            log.say("\n" + story(state, data, 4 * s.sample))
-            log.say(f"\nnext: python sample.py --run {quote(str(path))}")
-    return 0
+            return session.diverged(e, again=not overfit)
+        return session.finish(ended, again=not overfit)
 
 
-def main(argv=None):
+def main(argv: Sequence[str] | None = None) -> int:
     """Train. Exit status: 0, 3 for a loss that is not finite, 128 + n after signal n."""
-    args, settings, path = parse(argv)
-    device = pick_device(settings.train.device, settings.train.dtype)
-    with memory_advice(settings.train), joined(device) as ranks, TemporaryDirectory() as tmp:
-        return life(args, settings, path, device, ranks, tmp if args.dry_run else None)
+    args, settings = parse(argv)
+    if args.dry_run:
+        return forecast(settings)
+    ended = run(settings, resume=args.resume, overfit=args.overfit)["stopped_by"]
+    if ended.startswith("SIG"):
+        return 128 + Signals[ended]
+    return 3 if ended == "diverged" else 0
 
 
 if __name__ == "__main__":
-    run(main)
+    run_command(main)

@@ -11,13 +11,13 @@ import pytest
 import torch
 
 import bench
-from utils import benches, limits
-from utils.benches import Race, effort, reading
+from utils.bench import limits, races
+from utils.bench.limits import Limits, best_of, card_peak, copy_peak, free_memory, matmul_peak
+from utils.bench.profile import trace
+from utils.bench.races import Race, effort, reading
+from utils.bench.timing import peak_apart, summary, take_turns
+from utils.bench.workloads import TOY, two_steps
 from utils.device import pick_device
-from utils.limits import Limits, best_of, card_peak, copy_peak, free_memory, matmul_peak
-from utils.timing import Clock, peak_apart, summary, take_turns
-from utils.trace import trace
-from utils.workload import TOY, two_steps
 
 CPU = pick_device("cpu", "float32")
 BF16, FP16, FP32 = torch.bfloat16, torch.float16, torch.float32
@@ -50,17 +50,6 @@ def test_turns_end_when_the_time_is_up(limit, rounds):
 def test_summary_is_median_and_spread():
     assert summary([1.0, 2.0, 3.0, 4.0, 100.0])[0] == 3.0
     assert summary([2.0])[1] == 0
-
-
-def test_a_clock_adds_up_by_name_also_when_it_ends_in_an_error():
-    now = ticks(2, 3, 5)
-    clock = Clock({"b": 100.0}, lambda: next(now))
-    for name in "ab":
-        with clock(name):
-            pass
-    with pytest.raises(KeyError), clock("a"):
-        raise KeyError
-    assert clock.seconds == {"a": 7, "b": 103}
 
 
 @pytest.mark.parametrize(
@@ -156,10 +145,10 @@ def test_figures_of_a_row_by_hand():
 
 def test_rows_of_a_race(monkeypatch):
     turns, asked = {"us": [2.0], "them": [3.0]}, []
-    monkeypatch.setattr(benches, "take_turns", lambda *args: asked.append(args) or turns)
+    monkeypatch.setattr(races, "take_turns", lambda *args: asked.append(args) or turns)
     us, them = Race("w", {}, 10, lambda who, s: {"x": s}).rows(1)
     Race("w", {}, 10, warmup=1).rows(None)
-    assert asked == [({}, 1, 2, math.inf), ({}, 15, 1, benches.SECONDS)]
+    assert asked == [({}, 1, 2, math.inf), ({}, 15, 1, races.SECONDS)]
     expected = {"work": "w", "who": "us", "runs": 1, "ms": 2000, "spread": 0, "rate": 5, "ratio": 1}
     assert us == {**expected, "x": 2.0}
     assert (them["who"], them["rate"], them["ratio"]) == ("them", pytest.approx(10 / 3), 1.5)
@@ -203,7 +192,7 @@ class GPT(torch.nn.Module):
 
 
 def fake_transformers():
-    """What utils/peers.py asks of transformers: its generate must be told to draw from all."""
+    """What we ask of transformers: its generate must be told to draw from all tokens."""
 
     class Model(torch.nn.Module):
         def __init__(self, config):
@@ -225,14 +214,14 @@ TOYS = (1, 2, 16, 8, 2, 65)
 @pytest.fixture
 def toys(monkeypatch):
     """The same races in toy shapes."""
-    monkeypatch.setattr(benches, "SHAPES", {"4x128": TOYS, "12x768": TOYS})
+    monkeypatch.setattr(races, "SHAPES", {"4x128": TOYS, "12x768": TOYS})
     monkeypatch.setattr(bench, "SHAPES", {"4x128": TOYS})
     written = {"4x128": (TOYS, (3, 4)), "12x768": (TOYS, (2, 4))}
-    for module in (bench, benches):
+    for module in (bench, races):
         monkeypatch.setattr(module, "WRITE", written)
-    monkeypatch.setattr(benches, "BLOCKS", {"8": TOYS})
-    monkeypatch.setattr(benches, "free_memory", lambda device: 9e9)
-    monkeypatch.setattr(benches, "peak_of_steps", lambda *_, **__: 5_000_000)
+    monkeypatch.setattr(races, "BLOCKS", {"8": TOYS})
+    monkeypatch.setattr(races, "free_memory", lambda device: 9e9)
+    monkeypatch.setattr(races, "peak_of_steps", lambda *_, **__: 5_000_000)
     monkeypatch.setattr(limits, "matmul_peak", lambda *_: 2e9)
     monkeypatch.setattr(limits, "copy_peak", lambda *_: 3e9)
 
@@ -268,7 +257,7 @@ def test_bench_beside_a_peer(toys, capfd, monkeypatch, error_of, tmp_path):
     assert found["peak_memory"] > 1e6
     text = "\n".join(people)
     assert "matmul 2 GFLOP/s, measured; a copy 3.0 GB/s" in text
-    assert "attn=auto takes the road sdpa" in text
+    assert "attn=auto is sdpa with this torch" in text
     assert "MFU" not in text
     assert "no nowhere/model.py" in error_of(
         bench.main, "--nanogpt", "nowhere", "--only", "train", "--runs", "1"
@@ -278,8 +267,8 @@ def test_bench_beside_a_peer(toys, capfd, monkeypatch, error_of, tmp_path):
 
 def test_bench_by_itself(toys, capfd, monkeypatch, tmp_path):
     """Fewer tokens of GPT-2 small; none of its steps where memory is short; aligned columns."""
-    monkeypatch.setattr(benches, "free_memory", lambda device: 3.9e9)
-    monkeypatch.setattr(benches, "SECONDS", 0.01)
+    monkeypatch.setattr(races, "free_memory", lambda device: 3.9e9)
+    monkeypatch.setattr(races, "SECONDS", 0.01)
     people, found = told(capfd, "--only", "train", "write")
     assert "12x768                  left out: it wants 4 GB of free memory" in people
     assert [r["work"] for r in found["results"] if r["bench"] == "train"] == ["4x128"]

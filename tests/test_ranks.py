@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import TOY
+from conftest import TOY, make_text
 
 import train
-from utils.checkpoint import load_checkpoint
-from utils.ranks import ALONE, averaged, sharded
+from utils.distributed import SINGLE, apply_fsdp, wrap_ddp
+from utils.training.checkpoint import load_checkpoint
 
 ROOT = Path(__file__).parent.parent
 pytestmark = pytest.mark.skipif(not torch.distributed.is_gloo_available(), reason="needs gloo")
@@ -71,12 +71,16 @@ FLAGS += ["--lr", "3e-3", "--min_lr", "3e-3", "--warmup", "0"]  # the same, howe
 def test_two_ranks_are_one_with_twice_the_accumulation(text_file):
     """DDP and FSDP; saved by two and resumed by one, and the other way.
 
-    Last a signal to one rank, which stops both at the same step, with a random state each.
+    A mixture: every rank but 0 died at the first evaluation, whose columns it did not know. Last a
+    signal to one rank, which stops both at the same step, with a random state each.
     """
     flags = ["--data", str(text_file), *FLAGS]
     assert train.main([*flags, "--run", "one", "--accum", "4", "--steps", "8"]) == 0
     assert train.main([*flags, "--run", "early", "--accum", "4", "--steps", "4"]) == 0
     two = [*flags, "--accum", "2"]
+    other = text_file.with_name("other.txt")
+    other.write_text(make_text(5000)[::-1], encoding="utf-8")
+    mixture = ["--mixture", f"{text_file}=2 {other}=1", *FLAGS, "--run", "mix", "--steps", "4"]
     forever = ["--steps", "1000000", "--eval_every", "1000000", "--dropout", "0.1"]
     done, said = train_on_two(
         [
@@ -85,6 +89,7 @@ def test_two_ranks_are_one_with_twice_the_accumulation(text_file):
             ["--run", "fsdp", "--resume", "--steps", "8"],
             ["--run", "early", "--resume", "--steps", "8", "--accum", "2", "--parallel", "fsdp"],
             [*two, "--run", "late", "--steps", "4", "--parallel", "fsdp"],
+            mixture,
             [*flags, "--run", "cut", *forever],
         ],
         "step 1/1000000",
@@ -97,24 +102,26 @@ def test_two_ranks_are_one_with_twice_the_accumulation(text_file):
     assert "ranks   2, by fsdp" in said
     assert "go on: torchrun --nproc_per_node=2 -- train.py --run runs/cut --resume" in said
     assert done[1][0] == ""  # only rank 0 is heard
-    checkpoint = load_checkpoint("runs/cut/last.pt")
+    checkpoint = load_checkpoint(Path("runs/cut/last.pt"))
     assert int(train_rows("cut")[-1]["step"]) == checkpoint["step"]
     assert not torch.equal(*(state["cpu"] for state in checkpoint["rng"]))
+    scored = train_rows("mix")[-1]
+    assert float(scored["val_loss_my"]) > 0 < float(scored["val_loss_other"])
     assert train.main(["--run", "late", "--resume", "--steps", "8", "--accum", "4"]) == 0
     for run in ("ddp", "fsdp", "early", "late"):
         assert len(train_losses(run)) == 10
         assert train_losses(run) == pytest.approx(train_losses("one"), abs=1e-6), run
-    one, two = (load_checkpoint(f"runs/{r}/last.pt")["optimizer"] for r in ("late", "fsdp"))
+    one, two = (load_checkpoint(Path(f"runs/{r}/last.pt"))["optimizer"] for r in ("late", "fsdp"))
     assert one["state"].keys() == two["state"].keys()
     assert one["state"][0]["exp_avg"].shape == two["state"][0]["exp_avg"].shape
     assert json.loads(Path("runs/ddp/summary.json").read_text("utf-8"))["ranks"] == 2
 
 
 def test_alone_nothing_is_asked():
-    assert ALONE.places([1.0, 2.0]) == [1.0, 2.0]
-    assert ALONE.agree(3) == 3
-    assert ALONE.every("x") == ["x"]
+    assert SINGLE.all_gather([1.0, 2.0]) == [[1.0, 2.0]]
+    assert SINGLE.broadcast([3]) == [3]
+    assert SINGLE.gather_objects("x") == ["x"]
     model = torch.nn.Linear(2, 2)
-    assert averaged(model, ALONE, "ddp") is model
-    assert sharded(model, None, ALONE) is model
+    assert wrap_ddp(model, SINGLE, "ddp") is model
+    assert apply_fsdp(model, None, SINGLE) is model
     assert not torch.distributed.is_initialized()

@@ -11,34 +11,123 @@ from pathlib import Path
 
 import pytest
 
-from utils.config import read_yaml, settings_from, settings_table
+from utils.config import read_yaml, settings_from
+from utils.settings_table import settings_table
 
 ROOT = Path(__file__).parent.parent
 ROOMS = {"tok": set(), "model": set(), "data": {"tok"}, "utils": {"tok", "model", "data"}}
 OUTSIDE = {"tok": {"regex"}, "model": {"torch"}}  # what these two rooms may have from outside
 EXTRAS = {"tiktoken", "tokenizers"}  # imported where asked for, never needed
+ORDER = {  # inside a room: what stands earlier may not import what stands later
+    "tok": "base ids special pieces files cli storage char bpe",
+    "model": "config norm positions attention gpt generation adapt convert",
+    "data": "text hashes download store encode overlap phases loader sampler prepare mixture "
+    "plots stories",
+    "utils": "device config runs distributed training writing reporting bench session forecast",
+}
+COMMANDS = {"chaos", "plot", "tokenizer_report", "settings_table"}  # python -m utils.NAME: on top
 DOCS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "data" / "README.md"]
 SCRIPTS = ["train.py", "sample.py", "eval.py", "sweep.py", "bench.py"]
 
 
+FILES = {  # name of a module -> its file
+    ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
+    for path in [
+        *(p for room in ROOMS for p in (ROOT / room).rglob("*.py")),
+        *map(ROOT.joinpath, SCRIPTS),
+    ]
+}
+
+
 def imports(path):
-    """Top-level names of all modules that a file imports."""
+    """Names of all modules that a file imports, deferred imports included."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
-            yield from (alias.name.split(".")[0] for alias in node.names)
+            yield from (alias.name for alias in node.names)
         if isinstance(node, ast.ImportFrom):
-            yield (node.module or "").split(".")[0]
+            assert node.level == 0, f"{path}: relative import"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def ours(path):
+    """Our modules that a file imports: `from model import generate` is of model."""
+    for name in imports(path):
+        while name and name not in FILES:
+            name = name.rpartition(".")[0]
+        if name and FILES[name] != path:
+            yield name
 
 
 @pytest.mark.parametrize("room", ROOMS)
 def test_arrows_point_downward(room):
     rooms = set(ROOMS) | {name.removesuffix(".py") for name in SCRIPTS}
-    for path in (ROOT / room).glob("*.py"):
-        found = set(imports(path))
+    for path in (ROOT / room).rglob("*.py"):
+        found = {name.split(".")[0] for name in imports(path)}
         assert found & rooms <= ROOMS[room] | {room}, path
         if room in OUTSIDE:
             foreign = found - rooms - sys.stdlib_module_names
             assert foreign <= OUTSIDE[room] | EXTRAS, path
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_arrows_inside_a_room_follow_its_order(room):
+    order = ORDER[room].split()
+    for name, path in FILES.items():
+        parts = name.split(".")
+        command = parts[-1] == "__main__" or (
+            room == "utils" and parts[1:2] and parts[1] in COMMANDS
+        )
+        if parts[0] != room or len(parts) == 1 or command:
+            continue
+        assert parts[1] in order, f"{name} has no position in the order of {room}/"
+        for other in ours(path):
+            if other.split(".")[0] == room:
+                inner = other.split(".")[1] if "." in other else ""
+                assert inner in order, f"{name} imports {other}"
+                assert order.index(inner) <= order.index(parts[1]), f"{name} imports {other}"
+
+
+def test_no_module_imports_itself_by_way_of_others():
+    """No circle, however long: deferred imports count."""
+    arrows = {name: set(ours(path)) for name, path in FILES.items()}
+    while arrows:
+        free = [name for name, others in arrows.items() if not others & arrows.keys()]
+        assert free, f"a circle among {sorted(arrows)}"
+        arrows = {name: others for name, others in arrows.items() if name not in free}
+
+
+def test_no_file_is_too_long():
+    for path in FILES.values():
+        assert len(path.read_text(encoding="utf-8").splitlines()) <= 300, path
+
+
+def table_of(title):
+    """Files of the table that follows a bold title in docs/map.md, and the lines it claims."""
+    text = (ROOT / "docs" / "map.md").read_text(encoding="utf-8")
+    section = text[text.index(title) :].split("\n\n**")[0]
+    return re.findall(r"^\| \d+ \| `(.+?)`", section, re.M)
+
+
+def lines_in(files):
+    return sum(len((ROOT / name).read_text(encoding="utf-8").splitlines()) for name in files)
+
+
+def test_the_reading_orders_are_as_short_as_they_say():
+    """The figures of docs/map.md are those of the files, to 5 %, and within what we promise."""
+    text = (ROOT / "docs" / "map.md").read_text(encoding="utf-8")
+    step, token = table_of("**A training step**"), table_of("**A token**")
+    claims = [
+        (int(n), int(lines.replace(",", "")))
+        for n, lines in re.findall(r": (\d+) files[^.]*?, ([\d,]+) lines", text)
+    ]
+    between = re.search(r"between them \((.*?)\)", text, re.S)[1]
+    everything = {*step, *token, *re.findall(r"`(.+?)`", between)}
+    for files, claim, most in zip(
+        (step, token, everything), claims, ((10, 1200), (6, 1000), (20, 2600)), strict=True
+    ):
+        assert claim[0] == len(files) <= most[0]
+        assert lines_in(files) <= most[1]
+        assert claim[1] == pytest.approx(lines_in(files), rel=0.05)
 
 
 def test_importing_a_room_does_no_work():
@@ -94,9 +183,10 @@ def test_paths_named_in_documents_exist(path):
 def test_the_map_names_every_module():
     text = (ROOT / "docs" / "map.md").read_text(encoding="utf-8")
     for room in ROOMS:
-        for path in (ROOT / room).glob("*.py"):
-            if path.name != "__init__.py":
-                assert f"`{room}/{path.name}`" in text, path
+        for path in (ROOT / room).rglob("*.py"):
+            name = path.relative_to(ROOT).as_posix()
+            if path.name != "__init__.py" or path.parent.name == "bpe":
+                assert f"`{name}`" in text, path
 
 
 def test_theory_quotes_the_code():
@@ -145,7 +235,7 @@ def test_make_targets_in_documents_exist():
 
 
 def test_settings_are_documented():
-    """docs/settings.md is what the declarations say: `python -m utils.config` writes it."""
+    """docs/settings.md is what the declarations say: `python -m utils.settings_table` writes it."""
     assert (ROOT / "docs" / "settings.md").read_text(encoding="utf-8") == settings_table()
 
 

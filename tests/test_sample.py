@@ -16,15 +16,16 @@ from hypothesis import strategies as st
 
 import sample
 import train
+from data.store import end_id
 from model import generate
 from tok import BPETokenizer
-from utils import terminal
-from utils.checkpoint import load_model
-from utils.study import distinct, grid_row, rivals
-from utils.write import (
+from utils.training.checkpoint import load_model
+from utils.writing import terminal
+from utils.writing.compile import compiled_step
+from utils.writing.tables import alternatives, distinct, grid_row
+from utils.writing.text import (
     Written,
-    compile_step,
-    ids_of,
+    generate_ids,
     stream_batch,
     stream_text,
     up_to,
@@ -89,14 +90,14 @@ def test_half_a_character_is_never_printed(toy_run, monkeypatch):
     text = "é€🙂!"
     ids = [torch.tensor([i]) for i in text.encode()]  # the first 256 ids are the bytes
     assert isinstance(tokenizer, BPETokenizer)
-    monkeypatch.setattr("utils.write.generate", lambda *args, **kwargs: iter(ids))
+    monkeypatch.setattr("utils.writing.text.generate", lambda *args, **kwargs: iter(ids))
     assert list(stream_text(model, tokenizer, "a", 9)) == list(text)
 
 
 def test_text_comes_while_it_is_made(toy_run):
     model, tokenizer, _ = load_model(toy_run)
     steps = []
-    pieces = stream_text(model, tokenizer, "a", 50, seed=1, watch=lambda *_: steps.append(1))
+    pieces = stream_text(model, tokenizer, "a", 50, seed=1, callback=lambda *_: steps.append(1))
     next(pieces)
     assert len(steps) < 5
 
@@ -105,7 +106,7 @@ def test_the_first_of_several_comes_while_all_are_made(toy_run):
     """The others are then read from what was made with it; no step is made twice, or for nobody."""
     model, tokenizer, _ = load_model(toy_run)
     prompts, steps = ["the", "a dog and the old", "the"], []
-    how = {"seed": 7, "watch": lambda *_: steps.append(1)}
+    how = {"seed": 7, "callback": lambda *_: steps.append(1)}
     first, *others = stream_batch(model, tokenizer, prompts, 50, **how)
     pieces = [next(first)]
     assert len(steps) < 5
@@ -124,7 +125,9 @@ def test_only_ids_that_the_tokenizer_knows(toy_run):
     """A model with more ids than its tokenizer, as where V is padded to a multiple of 64."""
     model, tokenizer, _ = load_model(toy_run)
     tokenizer = BPETokenizer({i: tokenizer.vocab[i] for i in range(256)}, [])
-    ids = torch.cat(list(ids_of(model, tokenizer, ["a"], 200, 1, temperature=9.0, seed=0)[0]))
+    ids = torch.cat(
+        list(generate_ids(model, tokenizer, ["a"], 200, end=None, temperature=9.0, seed=0))
+    )
     assert ids.max() < 256
 
 
@@ -157,26 +160,26 @@ def test_num_continues_each_prompt_and_echoes_it_once(toy_run, capfd):
 
 def test_every_flag_reaches_the_model(toy_run, monkeypatch):
     """That the text is the same with --no-cache says nothing if the flag is lost on the way."""
-    seen: dict = {}
+    found: dict = {}
 
     def write(model, rows, steps, **kwargs):
-        seen.update(kwargs, steps=steps)
+        found.update(kwargs, steps=steps)
         return generate(model, rows, steps, **kwargs)
 
     def load(path, ckpt):
-        seen["ckpt"] = ckpt
+        found["ckpt"] = ckpt
         return load_model(path, ckpt)
 
-    monkeypatch.setattr("utils.write.generate", write)
+    monkeypatch.setattr("utils.writing.text.generate", write)
     monkeypatch.setattr(sample, "load_model", load)
     flags = ["--temp", "0.7", "--top_k", "9", "--top_p", "0.9", "--min_p", "0.01", "--seed", "5"]
     flags += ["--repetition_penalty", "1.2", "--steps", "3", "--no-cache", "--ckpt", "last"]
     sample.main([*flags, "--prompt", "a", "--device", "cpu"])
     want = {"temperature": 0.7, "top_k": 9, "top_p": 0.9, "min_p": 0.01, "seed": 5, "steps": 3}
     want |= {"repetition_penalty": 1.2, "cache": False, "ckpt": "last"}
-    assert want.items() <= seen.items()
+    assert want.items() <= found.items()
     sample.main(["--top_k", "0", "--prompt", "a", "--steps", "1", "--device", "cpu"])
-    assert (seen["top_k"], seen["cache"], seen["ckpt"]) == (None, True, "best")
+    assert (found["top_k"], found["cache"], found["ckpt"]) == (None, True, "best")
 
 
 def test_each_piece_is_flushed(monkeypatch):
@@ -200,20 +203,20 @@ def test_prompts_from_a_file_and_from_stdin(toy_run, capfd, monkeypatch, error_o
     Path("p.txt").write_text("the dog\n", encoding="utf-8")
     assert said(capfd, "--prompt-file", "p.txt", *flags) == want
     for args in (["--prompt", "-"], ["--prompt-file", "-"]):
-        monkeypatch.setattr(sys, "stdin", io.StringIO("the dog\n"))
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"the dog\n")))
         assert said(capfd, *args, *flags) == want
     with open("p.txt", encoding="utf-8") as f:  # as in `python sample.py < p.txt`
         monkeypatch.setattr(sys, "stdin", f)
         assert terminal.piped()
         assert said(capfd, *flags) == want
     Path("p.txt").write_bytes(b"ab\xff")
-    assert "p.txt is not UTF-8 at byte 2" in error_of(sample.main, "--prompt-file", "p.txt")
+    assert "p.txt: not UTF-8 at byte 2" in error_of(sample.main, "--prompt-file", "p.txt")
     assert "exclude" in error_of(sample.main, "--prompt", "a", "--prompt-file", "p.txt")
     assert "none.txt" in error_of(sample.main, "--prompt-file", "none.txt")
     Path("p.txt").write_text("\ufeffthe dog\r\n", encoding="utf-8")  # as Windows may save it
     assert said(capfd, "--prompt-file", "p.txt", *flags) == want
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"ab\xff"), "utf-8"))
-    assert "stdin is not UTF-8 at byte 2" in error_of(sample.main, "--prompt", "-")
+    assert "stdin: not UTF-8 at byte 2" in error_of(sample.main, "--prompt", "-")
     monkeypatch.setattr(sys, "stdin", None)  # as with `<&-`
     assert said(capfd, "--prompt", "the dog", *flags) == want
     assert said(capfd, *flags)
@@ -305,18 +308,18 @@ def test_a_row_of_the_grid():
 
 def test_show_probs_by_hand(toy_run, capfd):
     model, tokenizer, _ = load_model(toy_run)
-    lines = list(rivals(model, tokenizer, "the cat", 3, seed=2, temperature=2.0))
+    lines = list(alternatives(model, tokenizer, "the cat", 3, seed=2, temperature=2.0))
     assert len(lines) == 4
     ids = tokenizer.encode("the cat")
     p = model.eval()(torch.tensor([ids]))[0][0, -1].softmax(-1)
     top = p.topk(5)
     for i, q in zip(top.indices.tolist(), top.values.tolist(), strict=True):
         assert f"{tokenizer.decode([i])!r} {q:.2f}" in lines[1]
-    made = next(iter(ids_of(model, tokenizer, ["the cat"], 1, 1, seed=2, temperature=2.0)[0]))
+    made = next(generate_ids(model, tokenizer, ["the cat"], 1, end=None, seed=2, temperature=2.0))
     assert f"{tokenizer.decode_bytes(made.tolist())!r:>14}{p[made].item():>7.2f}" in lines[1]
     out = said(capfd, "--prompt", "the", "--show-probs", "--steps", "4", "--seed", "1")
     assert len(out.splitlines()) == 5
-    stop = list(rivals(model, tokenizer, "the", 30, seed=2, stops=["e", "a", "t", " ", "o"]))
+    stop = list(alternatives(model, tokenizer, "the", 30, seed=2, stops=["e", "a", "t", " ", "o"]))
     assert 1 < len(stop) < 31
 
 
@@ -334,13 +337,13 @@ def test_show_probs_of_bytes(toy_run, monkeypatch):
     model, tokenizer, _ = load_model(toy_run)
     said = [torch.tensor([i]) for i in "🙂!".encode()]
 
-    def write(*args, watch, **kwargs):
+    def write(*args, callback, **kwargs):
         for ids in said:
-            watch(ids, torch.zeros(1, tokenizer.vocab_size))
+            callback(ids, torch.zeros(1, tokenizer.vocab_size))
             yield ids
 
-    monkeypatch.setattr("utils.study.ids_of", lambda *args, watch, **k: (write(watch=watch), None))
-    lines = list(rivals(model, tokenizer, "a", 5, stops=["🙂"]))
+    monkeypatch.setattr("utils.writing.tables.generate_ids", write)
+    lines = list(alternatives(model, tokenizer, "a", 5, stops=["🙂"]))
     shown = [line.split()[0] for line in lines[1:]]
     assert shown == [r"b'\xf0'", r"b'\x9f'", r"b'\x99'", r"b'\x82'"]
 
@@ -372,11 +375,11 @@ def test_bad_flags_are_one_line(toy_run, error_of):
 def test_a_model_of_documents_ends_its_rows_at_different_steps(text_file):
     train.main(["--data", str(text_file), "--doc_sep", "\n", "--steps", "40", "--lr", "1e-2", *TOY])
     model, tokenizer, checkpoint = load_model(Path("runs/my"))
-    n = checkpoint["data"]["documents"]
+    end = end_id(checkpoint["data"], tokenizer)
     prompts = ["the", "a cat", "the dog saw the cat"]
-    made = write_batch(model, tokenizer, prompts, 80, documents=n, seed=5)
+    made = write_batch(model, tokenizer, prompts, 80, end=end, seed=5)
     for i, prompt in enumerate(prompts):
-        alone = write_text(model, tokenizer, prompt, 80, documents=n, seed=5 + i)
+        alone = write_text(model, tokenizer, prompt, 80, end=end, seed=5 + i)
         assert made[i].text == alone
     assert len({len(one.ids) for one in made}) > 1
     assert all(math.isfinite(one.mean_logprob) for one in made)
@@ -387,13 +390,13 @@ def test_a_model_of_documents_ends_its_rows_at_different_steps(text_file):
 def test_compiled_is_kept_only_if_faster(toy_run, monkeypatch, delay, kept):
     """The model is slowed by 2 ms, what stands for torch.compile's result by `delay`."""
     model, _, _ = load_model(toy_run)
-    plain, said = model.features, []
+    plain, said = model.hidden_states, []
 
-    model.features = lambda *args: (time.sleep(0.002), plain(*args))[1]
+    model.hidden_states = lambda *args: (time.sleep(0.002), plain(*args))[1]
     monkeypatch.setattr(
         torch, "compile", lambda step, **_: lambda *args: (time.sleep(delay), step(*args))[1]
     )
-    compile_step(model, 2, said.append)
+    assert (compiled_step(model, 2, said.append) is not None) == kept
     assert re.match(r"compiling took [\d.]+ s; [\d,]+ tok/s compiled, [\d,]+ eager", said[0])
     assert said[1:] == ([] if kept else ["compile off: eager is the faster here"])
 
@@ -404,7 +407,7 @@ def test_with_a_broken_compiler_the_model_stays_eager(toy_run, monkeypatch, capf
     def fail(*args):
         raise RuntimeError("Python.h:\nno such file")
 
-    monkeypatch.setattr("utils.write.cannot_compile", lambda device: "")
+    monkeypatch.setattr("utils.writing.compile.cannot_compile", lambda device: "")
     monkeypatch.setattr(torch, "compile", lambda step, **options: fail)
     want = said(capfd, "--steps", "5", "--seed", "1")
     capfd.readouterr()
@@ -415,6 +418,8 @@ def test_with_a_broken_compiler_the_model_stays_eager(toy_run, monkeypatch, capf
 
 
 def test_without_a_compiler_the_model_stays_eager(toy_run, monkeypatch, capfd):
-    monkeypatch.setattr("utils.write.cannot_compile", lambda device: "no C++ compiler found")
+    monkeypatch.setattr(
+        "utils.writing.compile.cannot_compile", lambda device: "no C++ compiler found"
+    )
     sample.main(["--compile", "--steps", "2", "--device", "cpu"])
     assert "note: compile off: no C++ compiler found" in capfd.readouterr().err

@@ -8,15 +8,21 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import TOY
+from conftest import TOY, make_text
 
 import eval as eval_script
 import sample
 import sweep
 import train
+from data import prepare
+from data.store import end_id
+from tok import BPETokenizer
+from tok.bpe import __main__ as tok_commands
 from utils import plot
-from utils.checkpoint import load_model
-from utils.write import start_ids, write_text
+from utils.training.checkpoint import load_model
+from utils.writing.text import start_ids, write_text
+
+ROOT = Path(__file__).parent.parent
 
 
 def said(capfd, main, *args):
@@ -68,13 +74,13 @@ def test_a_model_of_documents_starts_and_ends_them(text_file, capfd):
     """With documents the start is <|endoftext|>, and drawing it ends the text unseen."""
     train.main(["--data", str(text_file), "--doc_sep", "\n", "--steps", "60", "--lr", "1e-2", *TOY])
     model, tokenizer, checkpoint = load_model(Path("runs/my"))
-    documents, end = checkpoint["data"]["documents"], tokenizer.special_tokens["<|endoftext|>"]
-    assert documents > 1
-    assert start_ids(tokenizer, "a", documents) == [end, *tokenizer.encode("a")]
-    assert start_ids(tokenizer, "", 1) == tokenizer.encode("\n")
+    end = end_id(checkpoint["data"], tokenizer)
+    assert end == tokenizer.special_tokens["<|endoftext|>"]
+    assert start_ids(tokenizer, "a", end) == [end, *tokenizer.encode("a")]
+    assert start_ids(tokenizer, "", None) == tokenizer.encode("\n")
     model.head.weight.data[end] = 100.0
     model.norm.bias = torch.nn.Parameter(torch.full((16,), 100.0))  # wants nothing but the end
-    assert write_text(model, tokenizer, "a", 50, documents=documents, temperature=0) == ""
+    assert write_text(model, tokenizer, "a", 50, end=end, temperature=0) == ""
 
 
 def test_sample_refuses(toy_run, error_of, capfd):
@@ -90,8 +96,7 @@ def test_sample_refuses(toy_run, error_of, capfd):
         (["--device", "tpu"], "device='tpu' is unknown"),
     ]:
         assert words in error_of(sample.main, *args)
-    kept = (toy_run / "tokenizer.json").read_bytes()
-    (toy_run / "tokenizer.json").write_bytes(kept + b"\n")
+    BPETokenizer.train([make_text()[::-1]], 280).save(toy_run / "tokenizer.json")
     assert "is not the one that the model learnt with" in error_of(sample.main)
     (toy_run / "tokenizer.json").unlink()
     assert "has no tokenizer.json" in error_of(sample.main)
@@ -142,7 +147,7 @@ def test_plot_draws_one_run_or_several(toy_run, text_file, capfd, error_of):
     for args, out in ([], "runs/plot.png"), (["my", "b", "--out", "two.png"], "two.png"):
         assert said(capfd, plot.main, *args).strip() == out
         assert Path(out).read_bytes().startswith(b"\x89PNG")
-    curves = plot.read_metrics("runs/b")
+    curves = plot.read_metrics(Path("runs/b"))
     assert [step for step, _ in curves["train"]] == [1, 2, 3]
     assert [step for step, _ in curves["val"]] == [3]
     assert "no runs/none/metrics.csv" in error_of(plot.main, "none")
@@ -172,16 +177,44 @@ def test_sweep_ranks_and_goes_on_where_it_stopped(text_file, capfd, error_of, mo
     assert all(r["seeds"] == "2" and float(r["std"]) > 0 for r in rows)
 
     trained = []
-    monkeypatch.setattr(train, "main", lambda argv: trained.append(argv) or 0)
+    monkeypatch.setattr(train, "run", lambda settings, **_: trained.append(settings))
     assert said(capfd, sweep.main, *flags)  # all there: nothing is trained again
     assert trained == []
-    monkeypatch.setattr(
-        train, "main", lambda argv: 3
-    )  # other steps: not the same runs; and diverged
-    flags[flags.index("--steps") + 1] = "9"
+    summary = {"stopped_by": "diverged", "params": 1, "seconds": 1.0}
+    monkeypatch.setattr(train, "run", lambda settings, **_: summary)
+    flags[flags.index("--steps") + 1] = "9"  # other steps: not the same runs; and diverged
     assert "inf" in said(capfd, sweep.main, *flags)
     assert "try d_model" in error_of(
         sweep.main, *flags[:-3], "--n_head", "2", "3"
     )  # before training
     assert "nothing to compare" in error_of(sweep.main, "--lr", "1e-3")
     assert "lr='x' is not a finite number" in error_of(sweep.main, "--lr", "x", "1")
+
+
+def gpt2_files(text):
+    """vocab.json and merges.txt in GPT-2's form, of a small vocabulary."""
+    BPETokenizer.train([text], 300).save_hf("hf.json")
+    model = json.loads(Path("hf.json").read_text(encoding="utf-8"))["model"]
+    ids = {**model["vocab"], "<|endoftext|>": len(model["vocab"])}
+    Path("vocab.json").write_text(json.dumps(ids), encoding="utf-8")
+    lines = ["#version: 0.2", *map(" ".join, model["merges"])]
+    Path("merges.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def test_the_config_of_gpt2_can_be_followed(text_file):
+    """No command made its tokenizer. The commands of its header, and ten steps of a small model."""
+    config = ROOT / "configs" / "gpt2_124m.yaml"
+    header = config.read_text(encoding="utf-8")
+    gpt2_files(text_file.read_text(encoding="utf-8"))
+    tokenizer = ["import", "vocab.json", "merges.txt", "--out", "tok/gpt2.json"]
+    data = ["my.txt", "--tokenizer", "tok/gpt2.json", "--out", "data/openwebtext"]
+    assert f"python -m tok.bpe {' '.join(tokenizer)}" in header
+    assert f"python -m data.prepare {' '.join(data)}" in header
+    Path("tok").mkdir()
+    assert tok_commands.main(tokenizer) == 0
+    assert not prepare.main(data)
+    small = ["--n_layer", "2", "--n_head", "2", "--d_model", "16", "--block_size", "32"]
+    small += ["--steps", "10", "--eval_every", "10", "--accum", "2", "--batch_size", "2"]
+    assert train.main(["--config", str(config), *small, "--compile", "false"]) == 0
+    model, tokenizer, _ = load_model(Path("runs/gpt2_124m"))
+    assert model.config.vocab_size == tokenizer.vocab_size > 257

@@ -14,11 +14,17 @@ from conftest import TOY, make_text
 
 import tok
 import train
-from utils import metrics
 from utils.chaos import equal
-from utils.checkpoint import latest_run, load_checkpoint, load_model
-from utils.interrupt import Interrupt
-from utils.log import COLUMNS, PARTS, Log, time_line
+from utils.reporting.console import Console, time_line
+from utils.reporting.csv import COLUMNS, MetricsCSV
+from utils.reporting.events import Evaluation, Finished, Interval, Step
+from utils.reporting.tracker import Tracker
+from utils.runs import latest_run
+from utils.training import evaluate as metrics
+from utils.training.budget import PARTS, Clock
+from utils.training.checkpoint import load_checkpoint, load_model
+from utils.training.interrupt import Interrupt
+from utils.training.step import TrainStep
 
 ROOT = Path(__file__).parent.parent
 
@@ -78,26 +84,26 @@ def test_resume_is_exact_to_the_bit(text_file, monkeypatch, at, optimizer):
     flags = ["--data", str(text_file), *TOY, *STOP, "--optimizer", optimizer]
     assert train.main([*flags, "--run", "whole"]) == 0
 
-    taken = train.train_step
+    taken = TrainStep.__call__
     count = iter(range(100))
 
-    def step_then_signal(*args):
-        result = taken(*args)
+    def step_then_signal(*args, **kwargs):
+        result = taken(*args, **kwargs)
         if next(count) == at - 1:
             os.kill(os.getpid(), signal.SIGTERM)
         return result
 
-    monkeypatch.setattr(train, "train_step", step_then_signal)
+    monkeypatch.setattr(TrainStep, "__call__", step_then_signal)
     assert train.main([*flags, "--run", "cut"]) == 128 + signal.SIGTERM
-    assert load_checkpoint("runs/cut/last.pt")["step"] == at
+    assert load_checkpoint(Path("runs/cut/last.pt"))["step"] == at
     monkeypatch.undo()
     torch.manual_seed(99)  # whatever the new process has drawn before
-    monkeypatch.setattr("data.prepare.CACHE", Path("cache"))
+    monkeypatch.setattr("data.hashes.CACHE", Path("cache"))
     monkeypatch.chdir(text_file.parent)
     assert train.main(["--run", "cut", "--resume"]) == 0
 
     assert losses(Path("runs/cut")) == losses(Path("runs/whole"))
-    whole, cut = (load_checkpoint(f"runs/{name}/last.pt") for name in ("whole", "cut"))
+    whole, cut = (load_checkpoint(Path(f"runs/{name}/last.pt")) for name in ("whole", "cut"))
     for key in ("model", "optimizer", "rng", "step", "best_val_loss", "best_step"):
         assert equal(whole[key], cut[key]), key
 
@@ -132,9 +138,9 @@ def test_best_changes_only_on_strict_improvement(text_file, monkeypatch):
 
     monkeypatch.setattr(metrics, "evaluate", scripted)
     train.main(["--data", str(text_file), "--steps", "4", "--eval_every", "1", *TOY])
-    assert load_checkpoint("runs/my/best.pt")["step"] == 2
-    assert load_checkpoint("runs/my/best.pt")["best_val_loss"] == 2.0
-    assert load_checkpoint("runs/my/last.pt")["step"] == 4
+    assert load_checkpoint(Path("runs/my/best.pt"))["step"] == 2
+    assert load_checkpoint(Path("runs/my/best.pt"))["best_val_loss"] == 2.0
+    assert load_checkpoint(Path("runs/my/last.pt"))["step"] == 4
 
 
 def test_overfit_drives_the_loss_to_nothing(text_file):
@@ -172,19 +178,19 @@ def test_sampling_on_the_way_changes_nothing(text_file):
 
 
 def test_non_finite_loss_exits_3_and_keeps_the_last_checkpoint(text_file, monkeypatch, capfd):
-    taken, count = train.train_step, iter(range(100))
+    taken, count = TrainStep.__call__, iter(range(100))
 
-    def poisoned(model, *args):
+    def poisoned(self, *args):
         if next(count) == 5:
             with torch.no_grad():
-                model.norm.weight[0] = float("nan")
-        return taken(model, *args)
+                self.model.norm.weight[0] = float("nan")
+        return taken(self, *args)
 
-    monkeypatch.setattr(train, "train_step", poisoned)
+    monkeypatch.setattr(TrainStep, "__call__", poisoned)
     flags = ["--data", str(text_file), "--steps", "9", "--eval_every", "3", *TOY]
     assert train.main(flags) == 3
     assert "error: step 5: batch 1 of 1: loss nan" in capfd.readouterr().err
-    checkpoint = load_checkpoint("runs/my/last.pt")
+    checkpoint = load_checkpoint(Path("runs/my/last.pt"))
     assert checkpoint["step"] == 3
     assert all(p.isfinite().all() for p in checkpoint["model"].values())
 
@@ -336,8 +342,8 @@ def test_a_directory_that_is_no_run_is_left_alone(text_file, error_of):
 
 def test_a_run_under_way_is_not_taken_over(toy_run, text_file, error_of):
     """Two trainings of one name would write into each other's directory."""
-    code = "import sys; from utils.checkpoint import hold; f = open(sys.argv[1], 'a')\n"
-    code += "print(hold(f), flush=True); sys.stdin.read()"
+    code = "import sys; from utils.runs import lock; f = open(sys.argv[1], 'a')\n"
+    code += "print(lock(f), flush=True); sys.stdin.read()"
     held = subprocess.Popen(
         [sys.executable, "-c", code, toy_run / "metrics.csv"],
         stdin=subprocess.PIPE,
@@ -371,10 +377,10 @@ def test_a_reader_that_leaves_keeps_what_was_learnt(text_file, monkeypatch):
     def gone(*_, **__):
         raise BrokenPipeError
 
-    monkeypatch.setattr(train, "train", gone)
+    monkeypatch.setattr(train, "loop", gone)
     with pytest.raises(BrokenPipeError):
         train.main(["--data", str(text_file), *TOY])
-    assert load_checkpoint("runs/my/last.pt")["step"] == 0
+    assert load_checkpoint(Path("runs/my/last.pt"))["step"] == 0
 
 
 def test_runs_is_a_file(text_file, error_of):
@@ -383,59 +389,134 @@ def test_runs_is_a_file(text_file, error_of):
     assert Path("runs").read_text(encoding="utf-8") == "in the way"
 
 
-class Clock:
-    """A clock that says what it is told."""
+class Now:
+    """A clock's hand, moved by hand."""
 
-    now = 0.0
+    seconds = 0.0
 
     def __call__(self):
-        return self.now
+        return self.seconds
 
 
 def test_speed_counts_training_only(tmp_path):
     """10 steps of 100 tokens in 2 s each and an evaluation of 50 s: 50 tokens a second, not 14."""
-    clock = Clock()
-
-    class Train:
-        log_every, steps = 5, 10
-
-    with Log(tmp_path, Train, 100, clock=clock) as log:
-        for step in range(1, 11):
-            with log.clock("steps"):
-                clock.now += 2
-            log.step(step, loss=1.0 * step, lr=0.1, grad_norm=1.0)
-            clock.now += 5  # evaluation
+    now, table = Now(), MetricsCSV(tmp_path)
+    tracker = Tracker(Clock(now=now), 100, 5, 10, [table])
+    for step in range(1, 11):
+        with tracker.clock("steps"):
+            now.seconds += 2
+        tracker.step(step, loss=1.0 * step, lr=0.1, grad_norm=1.0)
+        now.seconds += 5  # evaluation
+    table.close()
     first, second = rows(tmp_path)
     assert (first["tokens_per_s"], second["tokens_per_s"]) == ("50", "50")
     assert (first["seconds"], second["seconds"]) == ("10.0", "20.0")
     assert (first["train_loss"], second["train_loss"]) == ("3.0", "8.0")  # means of 1..5, 6..10
 
 
-def test_the_clock_tells_where_the_time_goes(tmp_path):
+def test_the_clock_tells_where_the_time_goes():
     """Parts by hand, also across a resume, with what lies between them, and the line of it."""
-    clock = Clock()
-
-    class Train:
-        log_every, steps = 5, 10
-
-    with Log(tmp_path, Train, 100, clock=clock) as log:
-        for part, seconds in (("steps", 40), ("data", 1), ("evaluation", 4), ("steps", 10)):
-            with log.clock(part):
-                clock.now += seconds
-        clock.now += 2.5
-        kept = log.state()
-    clock.now += 1000  # between two starts
-    with Log(tmp_path, Train, 100, 5, kept, clock=clock) as log:
-        with log.clock("saving"):
-            clock.now += 2
-        assert log.seconds == 51
-        found = log.seconds_in()
+    now = Now()
+    clock = Clock(now=now)
+    for part, seconds in (("steps", 40), ("data", 1), ("evaluation", 4), ("steps", 10)):
+        with clock(part):
+            now.seconds += seconds
+    now.seconds += 2.5
+    kept = clock.state()
+    now.seconds += 1000  # between two starts
+    clock = Clock(**kept, now=now)
+    with clock("saving"):
+        now.seconds += 2
+    assert clock.training == 51
+    found = clock.seconds_in()
     times = dict(zip(PARTS, (50, 1, 0, 4, 2, 0), strict=True))
     assert found == {**times, "other": 2.5}
     assert time_line(found) == (
         "time    50.0 s in steps; on top of that: data 2.0%, logging 0.0%, evaluation 8.0%, "
         "saving 4.0%, samples 0.0%, other 5.0%"
     )
+
+
+def test_a_clock_counts_what_ends_in_an_error_too():
+    now = Now()
+    clock = Clock({"b": 100.0}, now=now)
+    for part, seconds in (("a", 2), ("b", 3)):
+        with clock(part):
+            now.seconds += seconds
+    now.seconds += 5
+    with pytest.raises(KeyError), clock("b"):
+        raise KeyError
+    assert clock.parts == {"a": 2, "b": 103}
+
+
+def test_a_bar_on_a_terminal_and_lines_elsewhere(capfd):
+    now = Now()
+    console = Console(0, 3, now)
+    for step in (1, 2, 3):
+        console(Step(step, 3, 2.0, 100.0, 7.0))
+        now.seconds += 4
+    console.close()
+    assert capfd.readouterr().out.splitlines() == [
+        "step 1/3  loss 2.0000  ppl 7.39  100 tok/s  7 s left",
+        "step 3/3  loss 2.0000  ppl 7.39  100 tok/s  7 s left",
+    ]
+
+
+def test_callbacks_hear_every_event(text_file):
+    """A search, a notebook or a test calls train.run with settings, and listens."""
+    flags = ["--data", str(text_file), "--steps", "6", "--eval_every", "3", "--log_every", "2"]
+    _, settings = train.parse([*flags, *TOY])
+    heard = []
+    summary = train.run(settings, callbacks=[heard.append])
+    kinds = [type(event) for event in heard]
+    assert [kinds.count(kind) for kind in (Step, Interval, Evaluation, Finished)] == [6, 3, 2, 1]
+    assert summary == json.loads(Path("runs/my/summary.json").read_text(encoding="utf-8"))
+    losses = [event.score.loss for event in heard if isinstance(event, Evaluation)]
+    assert summary["best_val_loss"] == min(losses)
+
+
+def test_a_callback_may_end_a_run(text_file):
+    """As a search that prunes does, by an error of its own: the files are closed and whole."""
+
+    class Pruned(Exception):
+        pass
+
+    def prune(event):
+        if isinstance(event, Evaluation):
+            raise Pruned
+
+    flags = ["--data", str(text_file), "--steps", "6", "--eval_every", "3", *TOY]
+    with pytest.raises(Pruned):
+        train.run(train.parse(flags)[1], callbacks=[prune])
+    assert [row["step"] for row in rows(Path("runs/my"))] == ["3"]
+    assert train.main(flags) == 0  # nothing is locked
+
+
+def test_killed_before_the_first_evaluation_a_run_goes_on(text_file, monkeypatch):
+    """All was lost but what an evaluation had saved; now it is saved by time, too.
+
+    The run that was stopped in the middle of an interval is still the run that never stopped.
+    """
+    flags = ["--data", str(text_file), "--steps", "9", "--eval_every", "9", "--log_every", "4"]
+    flags += [*TOY, "--dropout", "0.1"]
+    assert train.main([*flags, "--run", "whole"]) == 0
+    taken, count = TrainStep.__call__, iter(range(99))
+
+    def dies(*args, **kwargs):
+        if next(count) == 6:
+            raise SystemExit("killed")
+        return taken(*args, **kwargs)
+
+    monkeypatch.setattr(TrainStep, "__call__", dies)
+    with pytest.raises(SystemExit):
+        train.main([*flags, "--run", "cut", "--save_minutes", "1e-9"])
+    assert load_checkpoint(Path("runs/cut/last.pt"))["step"] == 6
+    monkeypatch.setattr(TrainStep, "__call__", taken)
+    assert train.main(["--run", "cut", "--resume"]) == 0
+    assert losses(Path("runs/cut")) == losses(Path("runs/whole"))
+    whole, cut = (load_checkpoint(Path(f"runs/{name}/last.pt")) for name in ("whole", "cut"))
+    assert equal(whole["model"], cut["model"])
+    assert train.main([*flags, "--run", "never", "--save_minutes", "0"]) == 0
 
 
 def test_a_run_accounts_for_its_time(text_file, capfd):
@@ -449,7 +530,7 @@ def test_a_run_accounts_for_its_time(text_file, capfd):
     assert parts["steps"] > 0 < parts["evaluation"]
     assert parts["saving"] > 0 < parts["samples"]
     assert found["seconds"] == pytest.approx(parts["steps"] + parts["data"], abs=0.002)
-    checkpoint = load_checkpoint("runs/my/last.pt")
+    checkpoint = load_checkpoint(Path("runs/my/last.pt"))
     assert set(checkpoint["log"]["parts"]) == set(PARTS)
     del checkpoint["log"]["parts"]  # as 0.1.0 wrote it
     torch.save(checkpoint, "runs/my/last.pt")

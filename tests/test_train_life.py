@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -18,20 +19,24 @@ from conftest import TOY
 
 import sweep
 import train
-from data.feed import Feed
-from data.loader import open_prepared
-from data.prepare import prepared
+from data.sampler import BatchSampler
 from model import GPTConfig
-from utils import log as log_file
-from utils import metrics
-from utils.budget import ended_by, steps_in_all
-from utils.checkpoint import TrainState, load_checkpoint
+from utils import session
 from utils.config import OptimConfig, TrainConfig, settings_from
 from utils.device import memory_advice, out_of_memory, pick_device
-from utils.log import Log, Spikes, commit, headlines
-from utils.memory import step_memory
-from utils.optim import lr_at
-from utils.ranks import ALONE, Ranks
+from utils.distributed import SINGLE, Distributed
+from utils.reporting.console import Console, headlines
+from utils.reporting.csv import MetricsCSV
+from utils.reporting.summary import commit
+from utils.reporting.tracker import Spikes, Tracker
+from utils.runs import latest_run, run_dir
+from utils.session import Session
+from utils.training import evaluate as metrics
+from utils.training.budget import Clock, ended_by, steps_in_all
+from utils.training.checkpoint import TrainState, load_checkpoint
+from utils.training.memory import step_memory
+from utils.training.optim import lr_at
+from utils.training.step import TrainStep
 
 ROOT = Path(__file__).parent.parent
 
@@ -47,6 +52,13 @@ def summary(run):
 
 def flags_for(text_file, *more):
     return ["--data", str(text_file), *TOY, "--sample", "0", *more]
+
+
+def toy_session(text_file, **values):
+    """A session on the CPU, of which nothing is written."""
+    shape = {"n_layer": 1, "n_head": 1, "d_model": 8, "block_size": 8, "vocab": 280}
+    settings = settings_from({"data": str(text_file), **shape, **values})
+    return Session(settings, pick_device("cpu"), SINGLE)
 
 
 def test_steps_of_a_budget_by_hand():
@@ -81,14 +93,14 @@ def test_the_schedule_ends_where_the_minutes_end():
 def test_minutes_end_a_run(text_file, monkeypatch):
     """Wall time counts, evaluation included, and goes on where a stopped run left it."""
     now = iter(range(10**9))  # a second passes whenever the clock is asked
-    monkeypatch.setattr(train, "Log", partial(Log, clock=lambda: float(next(now))))
+    monkeypatch.setattr(session, "Clock", partial(Clock, now=lambda: float(next(now))))
     flags = flags_for(text_file, "--minutes", "1", "--eval_every", "4", "--log_every", "1")
     assert train.main([*flags, "--warmup", "0", "--lr", "1e-3", "--min_lr", "1e-4"]) == 0
     found = summary("my")
     assert found["stopped_by"] == "minutes"
     assert 2 < found["steps"] < 60
     assert found["settings"]["minutes"] == 1
-    kept = load_checkpoint("runs/my/last.pt")["log"]["spent"]
+    kept = load_checkpoint(Path("runs/my/last.pt"))["log"]["spent"]
     assert 60 <= kept < 90
     assert train.main(["--run", "my", "--resume"]) == 0
     assert summary("my")["steps"] == found["steps"]
@@ -122,8 +134,8 @@ def test_keep_holds_the_newest_snapshots(text_file):
     assert train.main(flags) == 0
     kept = sorted(p.name for p in Path("runs/my").glob("step*.pt"))
     assert kept == ["step10.pt", "step8.pt"]
-    assert load_checkpoint("runs/my/step8.pt")["step"] == 8
-    assert load_checkpoint("runs/my/last.pt")["step"] == 10
+    assert load_checkpoint(Path("runs/my/step8.pt"))["step"] == 8
+    assert load_checkpoint(Path("runs/my/last.pt"))["step"] == 10
 
 
 def test_spikes_by_hand():
@@ -140,14 +152,15 @@ def test_spikes_by_hand():
 
 
 def test_spikes_and_overflows_are_told(tmp_path, capsys):
-    with Log(tmp_path, TrainConfig(log_every=10, steps=80), 100) as log:
-        for step in range(1, 81):
-            spike, overflow = step == 64, step in (3, 4)
-            log.step(step, 9.0 if spike else 2 + step % 2 / 10, 0.1, math.inf if overflow else 1.0)
-        kept = log.state()
-    with Log(tmp_path, TrainConfig(), 100, 80, kept) as again:
-        assert again.state()["overflows"] == 2
-        assert (again.spikes.seen, again.spikes.total) == (80, 1)
+    table = MetricsCSV(tmp_path)
+    tracker = Tracker(Clock(), 100, 10, 80, [table, Console(0, 80)])
+    for step in range(1, 81):
+        spike, overflow = step == 64, step in (3, 4)
+        tracker.step(step, 9.0 if spike else 2 + step % 2 / 10, 0.1, math.inf if overflow else 1.0)
+    table.close()
+    again = Tracker(Clock(), 100, 10, 80, state=tracker.state())
+    assert again.overflows == 2
+    assert (again.spikes.n, again.spikes.total) == (80, 1)
     assert "step 64/80  loss spike: 9.0000 after 2.0" in capsys.readouterr().out
     with open(tmp_path / "metrics.csv", encoding="utf-8", newline="") as f:
         assert [row["spikes"] for row in csv.DictReader(f)] == ["0"] * 6 + ["1", "0"]
@@ -156,36 +169,36 @@ def test_spikes_and_overflows_are_told(tmp_path, capsys):
 def test_the_batch_that_is_not_finite_is_named(text_file, monkeypatch, capfd):
     """The second of three micro-batches; what stays is the checkpoint of step 3, and a summary."""
     count = iter(range(100))
-    real = Feed.batch
+    real = BatchSampler.batch
 
     def drawn(self, number):
         x, y = real(self, number)
         return (x * 0 + 279, y) if next(count) == 4 * 3 + 1 else (x.clamp(max=278), y)
 
-    monkeypatch.setattr(Feed, "batch", drawn)
-    begin = train.begin
+    monkeypatch.setattr(BatchSampler, "batch", drawn)
+    begin = Session.begin
 
-    def poisoned(*args):
-        state = begin(*args)
+    def poisoned(self):
+        state = begin(self)
         state.model.tok_emb.weight.data[279] = math.nan
         return state
 
-    monkeypatch.setattr(train, "begin", poisoned)
-    monkeypatch.setattr(metrics, "evaluate", lambda *_: log_file.Score(2.0, 1, 1))
+    monkeypatch.setattr(Session, "begin", poisoned)
+    monkeypatch.setattr(metrics, "evaluate", lambda *_: metrics.Score(2.0, 1, 1))
     flags = flags_for(text_file, "--steps", "9", "--eval_every", "3", "--accum", "3")
     assert train.main([*flags, "--tie_weights", "false"]) == 3
     said = capfd.readouterr()
     assert "error: step 4: batch 2 of 3: loss nan" in said.err
     assert "done" not in said.out
-    assert load_checkpoint("runs/my/last.pt")["step"] == 3
+    assert load_checkpoint(Path("runs/my/last.pt"))["step"] == 3
     assert summary("my")["stopped_by"] == "diverged"
 
 
 def test_a_run_that_diverges_at_once_has_a_summary(text_file, monkeypatch):
-    def diverge(*_):
+    def diverge(*_, **__):
         raise FloatingPointError("loss nan")
 
-    monkeypatch.setattr(train, "train_step", diverge)
+    monkeypatch.setattr(TrainStep, "__call__", diverge)
     assert train.main(flags_for(text_file)) == 3
     assert summary("my")["best_val_loss"] is None
 
@@ -221,19 +234,16 @@ def test_commit_of_a_checkout(tmp_path):
 
 def test_fp16_scaler_is_resumed(text_file):
     """The scale and its growth tracker go through the checkpoint."""
-    settings = settings_from({"n_layer": 1, "n_head": 1, "d_model": 8, "block_size": 8})
-    data = open_prepared(prepared(text_file, vocab=280))
     states = []
     for init in (2.0**10, 2.0**16):
-        state = train.begin(settings, data, pick_device("cpu"), ALONE)
+        state = toy_session(text_file).state
         state.scaler = torch.amp.GradScaler("cpu", init_scale=init, growth_interval=7)
         state.scaler.scale(torch.ones(1))  # makes the scale, which is lazy
         states.append(state)
     one, other = states
     one.scaler._growth_tracker.fill_(5)
-    with Log(Path(), TrainConfig(), 1) as log:
-        one.save(Path("a.pt"), log.state())
-    other.load(load_checkpoint("a.pt"))
+    one.save(Path("a.pt"), {})
+    other.load(load_checkpoint(Path("a.pt")))
     assert other.scaler.state_dict() == one.scaler.state_dict()
     assert other.scaler.state_dict()["scale"] == 2.0**10
     assert other.scaler.state_dict()["_growth_tracker"] == 5
@@ -248,10 +258,10 @@ def test_fp16_scaler_is_resumed(text_file):
     ],
 )
 def test_out_of_memory_names_the_cure(text_file, monkeypatch, error_of, error):
-    def full(*_):
+    def full(*_, **__):
         raise error
 
-    monkeypatch.setattr(train, "train_step", full)
+    monkeypatch.setattr(TrainStep, "__call__", full)
     said = error_of(train.main, *flags_for(text_file, "--accum", "3"))
     assert (
         "out of memory at batch_size=4; try --batch_size 2 with --accum 6, or --recompute" in said
@@ -265,10 +275,9 @@ def test_out_of_memory_for_real(text_file, error_of):
 
 def test_other_errors_are_not_taken_for_it():
     assert not out_of_memory(RuntimeError("shapes differ"))
-    with pytest.raises(RuntimeError, match="shapes differ"), memory_advice(TrainConfig()):
+    with pytest.raises(RuntimeError, match="shapes differ"), memory_advice(16, 1):
         raise RuntimeError("shapes differ")
-    one = TrainConfig(batch_size=1)
-    with pytest.raises(ValueError, match="batch_size=1; try --recompute"), memory_advice(one):
+    with pytest.raises(ValueError, match="batch_size=1; try --recompute"), memory_advice(1, 1):
         raise MemoryError
 
 
@@ -306,10 +315,9 @@ def test_memory_by_hand():
 
 MEASURE = """
 import sys, json, torch
-from utils.device import pick_device
-from utils.memory import resident
-from utils.timing import peak_memory
-from utils.workload import two_steps
+from utils.bench.workloads import two_steps
+from utils.device import peak_memory
+from utils.training.memory import resident
 torch.set_num_threads(1)
 shape = json.loads(sys.argv[1])
 two_steps((1, 1, 8, 8, 1, 8), "sdpa", "cpu", "float32")  # what torch loads on the way
@@ -370,18 +378,18 @@ def test_a_second_ctrl_c_stops_at_once(toy_run):
 
 def test_a_start_that_was_killed_leaves_nothing_in_the_way(text_file, monkeypatch):
     """Killed between two files of a new run, its directory was refused as one of other files."""
-    real = train.open_run
+    real = session.open_run
 
     def killed(*args, **kwargs):
         monkeypatch.setattr("shutil.copyfile", lambda *_: 1 / 0)
         return real(*args, **kwargs)
 
-    monkeypatch.setattr(train, "open_run", killed)
+    monkeypatch.setattr(session, "open_run", killed)
     with pytest.raises(ZeroDivisionError):
         train.main(flags_for(text_file, "--steps", "1"))
     monkeypatch.undo()
     monkeypatch.chdir(text_file.parent)
-    monkeypatch.setattr("data.prepare.CACHE", Path("cache"))
+    monkeypatch.setattr("data.hashes.CACHE", Path("cache"))
     assert not Path("runs/my").exists()
     assert train.main(flags_for(text_file, "--steps", "1")) == 0
     Path("runs/my/last.pt.77.tmp").write_bytes(b"torn")
@@ -402,8 +410,8 @@ def test_what_fsdp_cannot_do_is_refused(text_file, error_of):
     flags = [*flags_for(text_file)[:-2], "--parallel", "fsdp", "--sample", "5"]
     assert "parallel=fsdp cannot write sample=5; use --sample 0" in error_of(train.main, *flags)
     flags = [*flags_for(text_file), "--parallel", "fsdp", "--optimizer", "muon"]
-    assert "optimizer=muon needs whole matrices" in error_of(train.main, *flags)
-    for name in ("minutes", "patience", "keep"):
+    assert "optimizer=muon needs full matrices" in error_of(train.main, *flags)
+    for name in ("minutes", "patience", "keep", "save_minutes"):
         said = error_of(train.main, f"--{name}", "-1")
         assert f"{name}=-1" in said
         assert "must be 0 or more" in said
@@ -413,18 +421,18 @@ def test_sweep_keeps_what_diverged_and_resumes_what_stopped(text_file, monkeypat
     """A diverged run was trained again each time, an interrupted one from its start."""
     flags = ["--data", str(text_file), "--steps", "6", "--eval_every", "2", "--name", "t"]
     flags += [*TOY[:-4], "--vocab", "280", "--n_layer", "1", "--lr", "1e-3", "1e-2"]
-    real, calls = train.train_step, iter(range(10**6))
+    real, calls = TrainStep.__call__, iter(range(10**6))
 
-    def dies(*args):
+    def dies(*args, **kwargs):
         if next(calls) == 4:
             raise FloatingPointError("loss nan")
-        return real(*args)
+        return real(*args, **kwargs)
 
-    monkeypatch.setattr(train, "train_step", dies)
+    monkeypatch.setattr(TrainStep, "__call__", dies)
     sweep.main(flags)
     assert "inf" in capfd.readouterr().out
     taken = []
-    monkeypatch.setattr(train, "train_step", lambda *args: taken.append(1) or real(*args))
+    monkeypatch.setattr(TrainStep, "__call__", lambda *args, **_: taken.append(1) or real(*args))
     sweep.main(flags)
     assert not taken
     assert "inf" in capfd.readouterr().out
@@ -436,6 +444,71 @@ def test_sweep_keeps_what_diverged_and_resumes_what_stopped(text_file, monkeypat
     assert not taken  # all six steps were there: it went on from last.pt, and was done
     assert not Path("runs/sweep-t/lr=0.01-1").exists()
     assert (run / "summary.json").exists()
+
+
+def test_patience_ends_a_run_only_where_it_is_scored(text_file):
+    """Resumed with another eval_every or patience, it ended between two, unsaved."""
+    flags = flags_for(text_file, "--eval_every", "4", "--steps")
+    assert train.main([*flags, "6"]) == 0
+    more = ["--steps", "40", "--patience", "1", "--lr", "0.5", "--min_lr", "0.5"]
+    assert train.main(["--run", "my", "--resume", *more]) == 0
+    found = summary("my")
+    assert found["stopped_by"] == "patience"
+    assert load_checkpoint(Path("runs/my/last.pt"))["step"] == found["steps"]
+    assert found["steps"] % 4 == 0
+
+
+def test_tokens_are_counted_not_computed(text_file):
+    """A resume with another batch size told the new one's for all steps before."""
+    assert train.main(flags_for(text_file, "--steps", "6", "--eval_every", "6")) == 0
+    more = ["--steps", "9", "--batch_size", "8", "--log_every", "3"]
+    assert train.main(["--run", "my", "--resume", *more]) == 0
+    assert summary("my")["tokens"] == 6 * 4 * 16 + 3 * 8 * 16 == int(rows("my")[-1]["tokens"])
+
+
+def test_a_resume_that_ends_at_once_is_scored(text_file):
+    """Stopped before its first evaluation and resumed for no more steps, it had no best.pt."""
+    s = toy_session(text_file, run="my", steps=9, sample=0)
+    with s:
+        s.open(())
+        s.state.step = 5
+        s.save("last.pt")
+    assert train.main(["--run", "my", "--resume", "--steps", "5"]) == 0
+    assert summary("my")["best_step"] == 5
+    assert Path("runs/my/best.pt").exists()
+
+
+def test_a_run_from_a_program_is_named_after_its_text(text_file):
+    """Without a name, runs/ itself became the run, and was moved aside by the next one."""
+    shape = {"n_layer": 1, "n_head": 1, "d_model": 8, "block_size": 8, "vocab": 280, "sample": 0}
+    settings = settings_from({"data": str(text_file), "steps": 1, **shape})
+    for _ in range(2):
+        assert train.run(settings)["stopped_by"] == "steps"
+    assert sorted(p.name for p in Path("runs").iterdir()) == ["my", "my-1"]
+    with pytest.raises(ValueError, match="a run needs a name"):
+        run_dir("")
+
+
+def test_a_run_in_a_thread(text_file):
+    """A search with threads: there signals cannot be caught, which was an error."""
+    shape = {"n_layer": 1, "n_head": 1, "d_model": 8, "block_size": 8, "vocab": 280, "sample": 0}
+    settings = settings_from({"data": str(text_file), "steps": 1, **shape})
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(train.run, settings).result()["steps"] == 1
+
+
+def test_a_sweep_that_0_1_0_began_knows_its_runs():
+    """A run's settings without `sampling` are those of random windows, in a sweep, too."""
+    settings = settings_from({"sampling": "random", "lr": 0.01})
+    assert sweep.same({"lr": 0.01}, settings)
+    assert not sweep.same({"lr": 0.01}, settings_from({"lr": 0.01}))
+
+
+def test_the_newest_run_is_not_one_of_a_single_batch():
+    for name in ("my", "my-overfit", "my-overfit-1"):
+        Path("runs", name).mkdir(parents=True)
+        Path("runs", name, "best.pt").touch()
+    assert latest_run() == Path("runs/my")
 
 
 def test_a_run_from_before_sampling_goes_on_at_random(text_file):
@@ -458,17 +531,13 @@ def test_a_run_from_before_sampling_goes_on_at_random(text_file):
     config.write_text("\n".join(x for x in lines if "sampling" not in x), encoding="utf-8")
     assert train.main(["--run", "old", "--resume"]) == 0
     assert "sampling: random" in config.read_text(encoding="utf-8")
-    one, other = (load_checkpoint(f"runs/{run}/last.pt")["model"] for run in ("whole", "old"))
+    one, other = (load_checkpoint(Path(f"runs/{run}/last.pt"))["model"] for run in ("whole", "old"))
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
 def test_headlines_name_budget_and_ranks(text_file):
-    settings = settings_from({"minutes": 2, "block_size": 8, "data": str(text_file)})
-    data = open_prepared(prepared(text_file, vocab=280))
-    state = train.begin(settings, data, pick_device("cpu"), ALONE)
-    lines = list(
-        headlines(Path("x"), settings, data, replace(state, ranks=Ranks(0, 2)), pick_device("cpu"))
-    )
+    s = toy_session(text_file, minutes=2)
+    rest = s.settings, s.data, s.state, s.device, Distributed(0, 2)
+    lines = list(headlines(Path("x"), *rest))
     assert "ranks   2, by ddp" in lines
     assert "steps   2 minutes of 256 tokens" in lines
-    assert isinstance(state, TrainState)

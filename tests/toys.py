@@ -3,6 +3,7 @@
 import torch
 
 from model import GPTConfig, TinyGPT
+from utils.training.step import TrainStep
 
 
 def toy(**kwargs):
@@ -14,3 +15,8 @@ def toy(**kwargs):
 def batch(seed, rows=4):
     ids = torch.randint(20, (rows, 9), generator=torch.Generator().manual_seed(seed))
     return ids[:, :-1], ids[:, 1:]
+
+
+def train_step(model, objective, batches, optimizer, scaler, device, *, message=tuple, **kwargs):
+    """One step, all in one call."""
+    return TrainStep(model, objective, optimizer, scaler, device, **kwargs)(batches, message)

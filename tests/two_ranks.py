@@ -15,9 +15,9 @@ import train
 torch.set_num_threads(1)
 if __name__ == "__main__":
     port, runs = int(os.environ["MASTER_PORT"]), json.loads(sys.argv[1])
-    import data.prepare
+    import data.hashes
 
-    data.prepare.CACHE = Path("cache")
+    data.hashes.CACHE = Path("cache")
     for i, flags in enumerate(runs):
         os.environ["MASTER_PORT"] = str(port + i)
         if status := train.main(flags):

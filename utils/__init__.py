@@ -1,1 +1,1 @@
-"""The life of a run: settings, device, optimizer, step, metrics, checkpoint, log, plot."""
+"""The life of a run: settings, training, reporting, writing, benchmarks, commands."""

@@ -15,21 +15,24 @@ import random
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from tok.cli import Parser, run
-from utils.checkpoint import load_checkpoint
-from utils.config import run_dir
-from utils.log import COLUMNS
+from utils.reporting.csv import COLUMNS
+from utils.runs import run_dir
+from utils.training.checkpoint import load_checkpoint
 
 TRAIN = Path(__file__).parent.parent / "train.py"
+Process = subprocess.Popen[bytes]
 CLOCK = ("seconds", "tokens_per_s")  # columns that differ between any two runs
 SAME = ("model", "optimizer", "scaler", "rng", "step", "best_val_loss", "best_step")
 
 
-def start(path: Path, flags) -> subprocess.Popen:
+def start(path: Path, flags: Sequence[str]) -> Process:
     """Start train.py on a run, or go on with it if it has a checkpoint."""
     again = ["--resume"] if (path / "last.pt").exists() else []
     command = [sys.executable, str(TRAIN), *flags, "--run", str(path), *again]
@@ -41,7 +44,7 @@ def saving(path: Path, pid: int) -> bool:
     return (path / "last.pt").exists() and any(path.glob(f"*.pt.{pid}.tmp"))
 
 
-def kill_at(process, path: Path, seconds: float, in_save: bool) -> str:
+def kill_at(process: Process, path: Path, seconds: float, in_save: bool) -> str:
     """SIGKILL a training after so many seconds, or in its next save; says when, "" if it ended."""
     end = time.monotonic() + seconds
     while process.poll() is None:
@@ -53,7 +56,7 @@ def kill_at(process, path: Path, seconds: float, in_save: bool) -> str:
     return ""
 
 
-def equal(a, b) -> bool:
+def equal(a: Any, b: Any) -> bool:
     """Whether two nested states are equal to the bit."""
     if isinstance(a, torch.Tensor):
         return torch.equal(a, b)
@@ -79,14 +82,14 @@ def differences(a: Path, b: Path) -> list[str]:
     return found + (["metrics.csv"] if rows(a) != rows(b) else [])
 
 
-def finish(process) -> None:
+def finish(process: Process) -> None:
     """Wait for a training. ValueError if it fails."""
     if process.wait():
         raise ValueError(f"train.py ended with status {process.returncode}; see what it said")
 
 
-def main(argv=None) -> int:
-    """Train twice, once under fire, and compare."""
+def main(argv: Sequence[str] | None = None) -> int:
+    """Train twice, killing one of them, and compare."""
     p = Parser(prog="python -m utils.chaos", description=__doc__)
     p.add_argument("name", metavar="NAME", help="of the runs, under runs/, or a path")
     p.add_argument("flags", nargs=argparse.REMAINDER, help="settings of train.py")

@@ -5,15 +5,15 @@ Defaults < YAML (--config) < flags. Keys and flags are flat, and an unknown one 
 
 import dataclasses
 import math
-from argparse import SUPPRESS
+from argparse import SUPPRESS, Namespace
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import yaml
 
-from data.prepare import END
 from model.config import GPTConfig, check_choices, setting
+from tok import END_OF_TEXT
 from tok.cli import Parser, unknown_name
 
 DEFAULT = Path(__file__).parent.parent / "configs" / "tiny.yaml"
@@ -26,19 +26,21 @@ class DataConfig:
     data: str = setting("data/tiny.txt", "a text file, or a directory written by data.prepare")
     tokenizer: str = setting("bpe", "char, bpe, or the path of a tokenizer's file")
     vocab: int = setting(1000, "size of the BPE vocabulary to train")
-    doc_sep: str = setting(END, "what stands between two documents of the text")
+    doc_sep: str = setting(END_OF_TEXT, "separator between two documents of the text")
     sampling: Literal["shuffle", "random"] = setting(
         "shuffle", "each window once per epoch, or windows drawn with replacement"
     )
-    mixture: str = setting("", "texts and weights in place of data: a.txt=3 b.txt=1")
-    phases: str = setting("", "weights and block_size by step: until=200 block_size=64 a=1; b=1")
+    mixture: str = setting("", "several texts with weights, instead of data: a.txt=3 b.txt=1")
+    phases: str = setting(
+        "", "change weights and block_size by step: until=200 block_size=64 a=1; b=1"
+    )
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_choices(self)
 
     @property
-    def text(self) -> dict[str, str | int]:
-        """What shapes the tokens, for `open_sources`."""
+    def text(self) -> dict[str, Any]:
+        """What shapes the tokens, for `data.mixture.open_mixture`."""
         names = ("data", "tokenizer", "vocab", "doc_sep", "mixture")
         return {name: getattr(self, name) for name in names}
 
@@ -48,26 +50,26 @@ class OptimConfig:
     """The optimizer, and its learning rate over time."""
 
     optimizer: Literal["adamw", "muon"] = setting(
-        "adamw", "muon moves the blocks' matrices, AdamW the rest"
+        "adamw", "adamw, or muon for the blocks' matrices and AdamW for the rest"
     )
     lr: float = setting(1e-3, "highest learning rate")
-    min_lr: float = setting(1e-4, "learning rate where the schedule ends")
+    min_lr: float = setting(-1.0, "learning rate at the end of the schedule; -1 = lr / 10")
     schedule: Literal["cosine", "linear", "trapezoid"] = setting(
-        "cosine", "how the learning rate falls from lr to min_lr"
+        "cosine", "shape of the decay from lr to min_lr"
     )
     warmup: int = setting(100, "steps over which the learning rate rises to lr")
-    cooldown: float = setting(0.4, "share of the steps over which a trapezoid falls")
-    weight_decay: float = setting(0.1, "decay of matrices; vectors have none")
-    beta1: float = setting(0.9, "AdamW's memory of the gradient")
-    beta2: float = setting(0.99, "AdamW's memory of the squared gradient")
-    momentum: float = setting(0.95, "Muon's memory of the gradient")
-    grad_clip: float = setting(1.0, "largest norm of the gradient; 0 = no limit")
+    cooldown: float = setting(0.4, "share of the steps in which a trapezoid decays")
+    weight_decay: float = setting(0.1, "weight decay of matrices; vectors have none")
+    beta1: float = setting(0.9, "decay of AdamW's mean of the gradient")
+    beta2: float = setting(0.99, "decay of AdamW's mean of the squared gradient")
+    momentum: float = setting(0.95, "decay of Muon's mean of the gradient")
+    grad_clip: float = setting(1.0, "clip the gradient's norm to this; 0 = never")
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_choices(self)
         if self.lr <= 0:
             raise ValueError(f"lr={self.lr} must be positive; try 0.001")
-        if not 0 <= self.min_lr <= self.lr:
+        if self.min_lr != -1 and not 0 <= self.min_lr <= self.lr:
             raise ValueError(f"min_lr={self.min_lr} must be in [0, lr={self.lr}]; lower it, too")
         if not 0 <= self.cooldown <= 1:
             raise ValueError(f"cooldown={self.cooldown} must be in [0, 1], a share of the steps")
@@ -78,42 +80,48 @@ class OptimConfig:
             if getattr(self, name) < 0:
                 raise ValueError(f"{name}={getattr(self, name)} must be 0 or more")
 
+    @property
+    def last_lr(self) -> float:
+        """Learning rate at the end of the schedule."""
+        return self.lr / 10 if self.min_lr == -1 else self.min_lr
+
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """How long, in what portions, where, and how often to look."""
+    """How long to train, in what batches, where, and how often to evaluate and save."""
 
     run: str = setting("", "a name under runs/, or a path; default: the name of the config or text")
     steps: int = setting(1000, "optimizer steps")
-    minutes: float = setting(0.0, "minutes to train, in place of steps; 0 = no limit")
-    patience: int = setting(0, "stop after so many evaluations without a better one; 0 = never")
+    minutes: float = setting(0.0, "minutes to train, instead of steps; 0 = no limit")
+    patience: int = setting(0, "stop after this many evaluations without a better loss; 0 = never")
     batch_size: int = setting(16, "sequences per micro-batch")
     accum: int = setting(1, "micro-batches per step and process (gradient accumulation)")
     eval_every: int = setting(250, "steps between evaluations, each of which saves")
-    keep: int = setting(0, "newest evaluations whose checkpoint is kept as stepN.pt, too")
+    save_minutes: float = setting(5.0, "save last.pt this often between evaluations; 0 = never")
+    keep: int = setting(0, "keep the checkpoints of the newest evaluations as stepN.pt")
     log_every: int = setting(10, "steps between lines of metrics.csv")
-    sample: int = setting(60, "tokens of text to write at each evaluation; 0 = none")
-    seed: int = setting(1337, "of the weights, the batches and the dropout")
-    device: str = setting("auto", "auto, cpu, cuda, cuda:1, mps")
+    sample: int = setting(60, "write a text of this many tokens at each evaluation; 0 = none")
+    seed: int = setting(1337, "seed of weights, batches and dropout")
+    device: str = setting("auto", "device: auto, cpu, cuda, cuda:1, mps")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = setting(
-        "auto", "of the matrix products; auto = the best of the device"
+        "auto", "precision of the matrix products; auto = the best of the device"
     )
     compile: bool = setting(False, "torch.compile the model")
     parallel: Literal["ddp", "fsdp"] = setting(
-        "ddp", "under torchrun: each process holds the model, or a slice of it"
+        "ddp", "under torchrun: each process holds the model (ddp) or a shard of it (fsdp)"
     )
     recompute: bool = setting(
-        False, "activations again in the backward pass: less memory, a third more work"
+        False, "activation checkpointing: less memory, a third more computation"
     )
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_choices(self)
         for name in ("steps", "batch_size", "accum", "eval_every", "log_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
         if not 0 <= self.seed < 2**63:
             raise ValueError(f"seed={self.seed} must be in [0, 2**63)")
-        for name in ("sample", "minutes", "patience", "keep"):
+        for name in ("sample", "minutes", "patience", "keep", "save_minutes"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name}={getattr(self, name)} must be 0 or more")
         if self.parallel == "fsdp" and self.sample:
@@ -129,9 +137,14 @@ class Settings:
     optim: OptimConfig
     train: TrainConfig
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.train.parallel == "fsdp" and self.optim.optimizer == "muon":
-            raise ValueError("optimizer=muon needs whole matrices; use --parallel ddp, or adamw")
+            raise ValueError("optimizer=muon needs full matrices; use --parallel ddp, or adamw")
+
+    @property
+    def tokens_per_step(self) -> int:
+        """Tokens that one process learns from in an optimizer step."""
+        return self.train.batch_size * self.train.accum * self.model.block_size
 
 
 SECTIONS = {"model": GPTConfig, "data": DataConfig, "optim": OptimConfig, "train": TrainConfig}
@@ -194,7 +207,7 @@ def flat(settings: Settings) -> dict[str, Any]:
     return {name: every[name] for name in FIELDS}
 
 
-def read_yaml(path) -> dict[str, Any]:
+def read_yaml(path: str | Path) -> dict[str, Any]:
     """Read a config. Raises ValueError if it is not YAML, or not a mapping of settings."""
     if not Path(path).is_file():
         raise ValueError(f"no config file {path}; see configs/")
@@ -207,7 +220,7 @@ def read_yaml(path) -> dict[str, Any]:
     return values or {}
 
 
-def write_yaml(settings: Settings, path) -> None:
+def write_yaml(settings: Settings, path: str | Path) -> None:
     """Write all settings, by section, so that `--config` reads them back."""
     values, lines = flat(settings), []
     for section, cls in SECTIONS.items():
@@ -219,7 +232,7 @@ def write_yaml(settings: Settings, path) -> None:
 
 def add_settings(parser: Parser) -> None:
     """Give a parser --config and one flag per setting, grouped by section."""
-    lent = read_yaml(DEFAULT)  # what holds when there is no --config
+    defaults = read_yaml(DEFAULT)  # what holds when there is no --config
     parser.add_argument(
         "--config", metavar="YAML", help="settings over these defaults (default configs/tiny.yaml)"
     )
@@ -231,8 +244,8 @@ def add_settings(parser: Parser) -> None:
             choices = "|".join(get_args(f.type))
             bare: dict[str, Any] = {"nargs": "?", "const": "true"} if f.type is bool else {}
             shown = repr(f.default) if f.default == "" else f.default
-            if lent.get(f.name, f.default) != f.default:
-                shown = f"{shown}; in tiny.yaml {lent[f.name]!r}"
+            if defaults.get(f.name, f.default) != f.default:
+                shown = f"{shown}; in tiny.yaml {defaults[f.name]!r}"
             group.add_argument(
                 f"--{f.name}",
                 default=SUPPRESS,
@@ -242,69 +255,35 @@ def add_settings(parser: Parser) -> None:
             )
 
 
-def settings_of(args, base: Path | None = None) -> Settings:
+def own_values(values: dict[str, Any]) -> dict[str, Any]:
+    """A run's own settings: 0.1.0 knew no `sampling`, and drew windows at random."""
+    return {"sampling": "random", **values}
+
+
+def settings_of(args: Namespace, base: Path | None = None) -> Settings:
     """Settings of parsed flags over a config: `args.config`, else `base`, else configs/tiny.yaml.
 
-    With another text, tiny.yaml lends its model and training, not how its own text is read.
+    With another text, tiny.yaml gives model and training, not how its own text is read.
     """
     flags = {name: value for name, value in vars(args).items() if name in FIELDS}
     config = Path(args.config or base or DEFAULT)
     values = read_yaml(config)
-    if config == base:  # a run's own: where it names no sampling, 0.1.0 began it
-        values = {"sampling": "random", **values}
+    values = own_values(values) if config == base else values
     default = config.resolve() == DEFAULT.resolve()
     if default and not Path(values["data"]).exists():  # called from another directory
         values["data"] = str(DEFAULT.parent.parent / values["data"])
     text = Path(flags.get("data", values.get("data", ""))).resolve()
-    other_text = default and text != Path(values["data"]).resolve()
+    other_text = default and (text != Path(values["data"]).resolve() or "mixture" in flags)
     if other_text:
         own = {f.name for f in fields(DataConfig)}
         values = {k: v for k, v in values.items() if k not in own}
     try:
-        settings = settings_from(values)  # on its own first, so that an error names the right place
+        settings = settings_from(values)  # on its own first, so that an error names the right file
     except ValueError as e:
         raise ValueError(f"{config}: {e}") from None
     settings = settings_from({**values, **flags})
     if not settings.train.run:
-        named = Path(settings.data.data) if other_text else config
+        named = Path(settings.data.data) if other_text and not settings.data.mixture else config
         train = dataclasses.replace(settings.train, run=named.stem)
         settings = dataclasses.replace(settings, train=train)
     return settings
-
-
-def run_dir(name: str) -> Path:
-    """Where a run lives: runs/NAME, or the path itself if the name has a slash."""
-    path = Path(name)
-    return (
-        path if len(path.parts) > 1 or path.is_absolute() or name in (".", "..") else "runs" / path
-    )
-
-
-def settings_table() -> str:
-    """All settings as Markdown, the content of docs/settings.md."""
-    lines = [
-        "# Settings",
-        "",
-        "Written by `python -m utils.config`; a setting is declared once, in code.",
-    ]
-    lines += [
-        "Each is a flag of `train.py` and `sweep.py` and a key of `configs/tiny.yaml` and its like."
-    ]
-    for section, cls in SECTIONS.items():
-        lines += [
-            "",
-            f"## {section}",
-            "",
-            "| setting | default | what it is |",
-            "| --- | --- | --- |",
-        ]
-        for f in fields(cls):
-            if f.name in FIELDS:
-                default = repr(f.default) if isinstance(f.default, str) else f.default
-                choices = f" ({', '.join(get_args(f.type))})" if get_args(f.type) else ""
-                lines.append(f"| `{f.name}` | `{default}` | {f.metadata['help']}{choices} |")
-    return "\n".join(lines) + "\n"
-
-
-if __name__ == "__main__":
-    print(settings_table(), end="")

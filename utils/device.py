@@ -1,12 +1,17 @@
-"""Where the numbers are made, and in what precision: one decision, said in one line."""
+"""Which device computes, in what precision, and how much memory it has taken."""
 
 import math
 import shutil
+import sys
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
 
 import torch
+from torch import nn
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 TABLE = [  # the first row whose device is here: device, whether it has bfloat16, best dtype
@@ -26,13 +31,19 @@ class Device:
     device: torch.device
     dtype: torch.dtype
 
-    def autocast(self):
+    def autocast(self) -> torch.autocast:
         """Context in which matrix products run in `dtype`; does nothing for float32."""
         return torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32)
 
-    def scaler(self):
+    def scaler(self) -> torch.amp.GradScaler:
         """GradScaler for float16, whose gradients would vanish unscaled; else switched off."""
         return torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16)
+
+    def move(self, batch: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+        """A batch on this device; without waiting where its memory is pinned."""
+        if self.device.type != "cuda":
+            return tuple(t.to(self.device) for t in batch)
+        return tuple(t.to(self.device, non_blocking=t.is_pinned()) for t in batch)
 
     def describe(self) -> str:
         """For people: `cpu (2 threads), float32`."""
@@ -50,7 +61,9 @@ def found() -> dict[str, int]:
     return {"cuda": n, "bfloat16": int(bfloat16), "mps": int(mps), "cpu": 1}
 
 
-def pick_device(device: str = "auto", dtype: str = "auto", has=None) -> Device:
+def pick_device(
+    device: str = "auto", dtype: str = "auto", has: dict[str, int] | None = None
+) -> Device:
     """Choose device and dtype by `TABLE`, as far as they are "auto"; `has` is as `found` gives.
 
     Raises ValueError for a device this machine lacks, or float16 where no GradScaler runs.
@@ -83,8 +96,8 @@ def cannot_compile(device: torch.device) -> str:
     return ""
 
 
-def compiled(model, device: torch.device, say):
-    """torch.compile the model, or give it back where that cannot be; `say` is told which."""
+def compiled(model: nn.Module, device: torch.device, say: Callable[[str], object]) -> Any:
+    """torch.compile the model, or give it back where that cannot be; `say` is called with which."""
     if why := cannot_compile(device):
         say(f"compile off: {why}, so the model runs eager")
         return model
@@ -100,14 +113,36 @@ def out_of_memory(e: BaseException) -> bool:
 
 
 @contextmanager
-def memory_advice(train):
+def memory_advice(batch_size: int, accum: int) -> Iterator[None]:
     """Turn an error for want of memory into a ValueError with the settings to change."""
     try:
         yield
     except (RuntimeError, MemoryError) as e:
         if not out_of_memory(e):
             raise
-        B, less = train.batch_size, ""
+        B, smaller = batch_size, ""
         if B > 1:
-            less = f"--batch_size {math.ceil(B / 2)} with --accum {2 * train.accum}, or "
-        raise ValueError(f"out of memory at batch_size={B}; try {less}--recompute") from e
+            smaller = f"--batch_size {math.ceil(B / 2)} with --accum {2 * accum}, or "
+        raise ValueError(f"out of memory at batch_size={B}; try {smaller}--recompute") from e
+
+
+def wait() -> None:
+    """Let a GPU finish, if there is one: its calls return before their work is done."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    if torch.backends.mps.is_available():
+        torch.mps.synchronize()
+
+
+def peak_memory() -> int:
+    """Most bytes this process has held: of the GPU if there is one, else of main memory."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated()
+    status = Path("/proc/self/status")
+    if status.exists():  # Linux, whose getrusage counts what ran in this process before exec, too
+        peak = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
+        return int(peak.split()[1]) * 1024
+    import resource  # here: Windows has none
+
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -1,28 +1,42 @@
 """What a run will take, before it is begun: parameters, tokens, memory, time."""
 
-from utils.log import tokens_per_step
-from utils.memory import resident, step_memory
-from utils.step import train_step
-from utils.timing import summary, take_turns
+from tempfile import TemporaryDirectory
+
+from utils.bench.timing import summary, take_turns
+from utils.config import Settings
+from utils.device import memory_advice, pick_device
+from utils.distributed import start_processes
+from utils.session import Session
+from utils.training.memory import resident, step_memory
+from utils.training.objective import next_token
+from utils.training.step import TrainStep
 
 
-def forecast(state, settings, device, batches) -> int:
-    """Print the size of a run that has begun, then how long it takes by three steps of it; 0."""
-    s, tokens = settings.train, tokens_per_step(settings, state.ranks)
-    print(f"parameters  {state.model.n_params():,}")
-    print(f"tokens      {tokens:,} a step, {tokens * s.steps:,} in {s.steps:,} steps")
-    shape = settings.optim, device, s.batch_size, s.recompute
-    tensors = step_memory(state.model.config, *shape)
-    if device.device.type == "cpu":
-        held = resident()
-        print(f"memory      {(held + tensors) / 1e6:,.0f} MB, ", end="")
-        print(f"{tensors / 1e6:,.0f} of them tensors")
-    else:
-        print(f"memory      {tensors / 1e6:,.0f} MB of the device")
-    args = state.model, state.optimizer, state.scaler, batches, device
-    median, _ = summary(take_turns({"step": lambda: train_step(*args)}, runs=3, warmup=1)["step"])
-    print(
-        f"time        {median * 1e3:,.0f} ms a step, {median * s.steps / 60:,.1f} minutes ", end=""
-    )
-    print("without evaluation" if not s.minutes else f"for {s.steps:,} steps; --minutes decides")
+def forecast(settings: Settings) -> int:
+    """Print the size of a run, then how long it takes by three steps of it; 0. Nothing stays."""
+    s = settings.train
+    device = pick_device(s.device, s.dtype)
+    with (
+        memory_advice(s.batch_size, s.accum),
+        start_processes(device) as dist,
+        TemporaryDirectory() as scratch,
+    ):
+        session = Session(settings, device, dist, scratch=scratch)
+        state, tokens = session.state, settings.tokens_per_step * dist.world_size
+        print(f"parameters  {state.model.n_params():,}")
+        print(f"tokens      {tokens:,} a step, {tokens * s.steps:,} in {s.steps:,} steps")
+        shape = settings.optim, device, s.batch_size, s.recompute
+        tensors = step_memory(state.model.config, *shape)
+        if device.device.type == "cpu":
+            held = (resident() + tensors) / 1e6
+            print(f"memory      {held:,.0f} MB, {tensors / 1e6:,.0f} of them tensors")
+        else:
+            print(f"memory      {tensors / 1e6:,.0f} MB of the device")
+        batches, parts = session.sampler.draw(0), (state.optimizer, state.scaler, device)
+        step = TrainStep(state.model, next_token, *parts)
+        times = take_turns({"step": lambda: step(batches)}, runs=3, warmup=1)["step"]
+        median, _ = summary(times)
+        minutes = median * s.steps / 60
+        until = f"for {s.steps:,} steps; --minutes decides" if s.minutes else "without evaluation"
+        print(f"time        {median * 1e3:,.0f} ms a step, {minutes:,.1f} minutes {until}")
     return 0

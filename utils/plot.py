@@ -5,17 +5,19 @@ python -m utils.plot tiny shakespeare_char --out runs/two.png
 """
 
 import csv
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from tok.cli import Parser, run
-from utils.checkpoint import atomic, latest_run
-from utils.config import run_dir
-from utils.metrics import perplexity
+from tok.files import replacing
+from utils.runs import latest_run, run_dir
+from utils.training.evaluate import perplexity
 
 
-def read_metrics(path) -> dict[str, list[tuple[int, float]]]:
+def read_metrics(run: Path) -> dict[str, list[tuple[int, float]]]:
     """Give {"train": [(step, loss), ...], "val": [...]} of a run's metrics.csv."""
-    path = Path(path) / "metrics.csv"
+    path = run / "metrics.csv"
     if not path.is_file():
         raise ValueError(f"no {path}; give the name of a run that has trained")
     with open(path, encoding="utf-8", newline="") as f:
@@ -29,7 +31,7 @@ def read_metrics(path) -> dict[str, list[tuple[int, float]]]:
     return curves
 
 
-def plot(runs, out) -> None:
+def plot(runs: Sequence[Path], out: str) -> None:
     """Draw losses (nats) and perplexities of runs, train thin and val thick, into the PNG `out`."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # here: importing it takes a second
     from matplotlib.figure import Figure
@@ -42,7 +44,8 @@ def plot(runs, out) -> None:
             label = f"{kind} ({Path(path).name})" if len(runs) > 1 else kind
             width, alpha, mark = (1.0, 0.5, "") if kind == "train" else (2.2, 1.0, "o")
             color = f"C{i}" if len(runs) > 1 or kind == "val" else "C7"
-            style = {"label": label, "color": color, "lw": width, "alpha": alpha, "marker": mark}
+            style: dict[str, Any] = {"label": label, "color": color, "lw": width}
+            style |= {"alpha": alpha, "marker": mark}
             axes[0].plot(steps, losses, **style)
             axes[1].plot(steps, [perplexity(x) for x in losses], **style)
     axes[0].set(xlabel="step", ylabel="loss (nats per token)", title="loss")
@@ -53,10 +56,11 @@ def plot(runs, out) -> None:
     if len(runs) == 1:
         figure.suptitle(Path(runs[0]).name)
     FigureCanvasAgg(figure)
-    atomic(out, lambda part: figure.savefig(part, format="png", dpi=110))
+    with replacing(out) as part:
+        figure.savefig(part, format="png", dpi=110)
 
 
-def main(argv=None):
+def main(argv: Sequence[str] | None = None) -> None:
     """Plot the runs named, or the newest."""
     p = Parser(prog="python -m utils.plot", description=__doc__)
     p.add_argument("runs", nargs="*", metavar="RUN", help="names under runs/ (default: the newest)")

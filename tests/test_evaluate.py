@@ -1,4 +1,4 @@
-"""utils/metrics.py: numbers by hand, and against a loop that is obviously right."""
+"""Scores and baselines: numbers by hand, and against a loop that is obviously right."""
 
 import math
 
@@ -8,15 +8,10 @@ import torch
 
 from model import GPTConfig, TinyGPT
 from utils.device import pick_device
-from utils.metrics import (
-    Mean,
-    Score,
-    bigram_floor,
-    evaluate,
-    perplexity,
-    uniform_floor,
-    unigram_floor,
-)
+from utils.reporting.tracker import Mean
+from utils.training.baselines import bigram_baseline, uniform_baseline, unigram_baseline
+from utils.training.evaluate import Score, evaluate, perplexity
+from utils.training.objective import next_token
 
 
 def test_mean():
@@ -58,31 +53,34 @@ def test_evaluate_weighs_every_token_alike(n):
         logp = logits[0].log_softmax(-1)
         nats -= sum(logp[t, ids[i + t + 1]].item() for t in range(len(logp)))
     model.train()
-    scores = [
-        evaluate(model, tokens, 100, batch_size=b, device=pick_device("cpu")) for b in (1, 3, 64)
-    ]
+    cpu = pick_device("cpu")
+    scores = [evaluate(model, next_token, tokens, 100, b, cpu) for b in (1, 3, 64)]
     for score in scores:
         assert score.tokens == n - 1
         assert score.nats == pytest.approx(nats, rel=1e-5)
     assert model.training  # as it was
 
 
-def test_floors_by_hand():
+def test_baselines_by_hand():
     """train a b a b a c: p(a) = (3+1)/(6+3). After b always a: (2 + 1 * p(a)) / (2 + 1)."""
     train, val = np.array([0, 1, 0, 1, 0, 2]), np.array([1, 0, 2])
     p = np.array([4, 3, 2]) / 9
-    assert uniform_floor(val, 3, 1).loss == pytest.approx(math.log(3))
-    assert unigram_floor(train, val, 3, 1).nats == pytest.approx(-math.log(p[0]) - math.log(p[2]))
+    assert uniform_baseline(val, 3, 1).loss == pytest.approx(math.log(3))
+    assert unigram_baseline(train, val, 3, 1).nats == pytest.approx(
+        -math.log(p[0]) - math.log(p[2])
+    )
     after_b = (2 + 1 * p[0]) / (2 + 1)  # b is followed by one kind of token, twice
     after_a = (1 + 2 * p[2]) / (3 + 2)  # a by two kinds, three times; once by c
     expected = -math.log(after_b) - math.log(after_a)
-    assert bigram_floor(train, val, 3, 1).nats == pytest.approx(expected)
+    assert bigram_baseline(train, val, 3, 1).nats == pytest.approx(expected)
 
 
-def test_bigram_floor_sums_to_one():
+def test_bigram_baseline_sums_to_one():
     """For every x, also one never seen, the probabilities of all y add up to 1."""
     rng = np.random.default_rng(1)
     train = rng.integers(0, 6, 40)
     for x in range(8):
-        total = sum(math.exp(-bigram_floor(train, np.array([x, y]), 8, 1).nats) for y in range(8))
+        total = sum(
+            math.exp(-bigram_baseline(train, np.array([x, y]), 8, 1).nats) for y in range(8)
+        )
         assert total == pytest.approx(1)

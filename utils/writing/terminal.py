@@ -1,4 +1,4 @@
-"""Prompts in and text out, where people sit: files, pipes, a terminal's colours, a conversation."""
+"""Prompts in, text out: files, pipes, a terminal's colours, a conversation."""
 
 import io
 import os
@@ -6,8 +6,11 @@ import stat
 import sys
 import time
 from collections.abc import Callable, Iterable
-from pathlib import Path
 from typing import TextIO
+
+from torch import Tensor
+
+from tok.files import as_text, read_text
 
 
 def note(text: str) -> None:
@@ -40,8 +43,8 @@ def stdin() -> TextIO:
 def read_prompts(prompts: list[str] | None, file: str | None) -> list[str]:
     """Prompts as given, or one from a file or stdin ("-", or a pipe), or one that is empty.
 
-    The last line end of a file or pipe does not count, nor a byte-order mark. Raises ValueError for
-    prompts and a file, a closed stdin, or no UTF-8.
+    The last line end of a file or pipe does not count. Raises ValueError for prompts and a file, a
+    closed stdin, or no UTF-8.
     """
     if prompts and file:
         raise ValueError("--prompt and --prompt-file exclude each other; give one")
@@ -49,12 +52,8 @@ def read_prompts(prompts: list[str] | None, file: str | None) -> list[str]:
         file = "-"
     if file is None:
         return prompts or [""]
-    try:
-        raw = stdin().read() if file == "-" else Path(file).read_text(encoding="utf-8")
-    except UnicodeDecodeError as e:
-        name = "stdin" if file == "-" else file
-        raise ValueError(f"{name} is not UTF-8 at byte {e.start}; save it as UTF-8") from None
-    return [raw.removeprefix("\ufeff").removesuffix("\n")]
+    text = read_text(file) if file != "-" else as_text(stdin().buffer.read(), "stdin")
+    return [text.replace("\r\n", "\n").removesuffix("\n")]
 
 
 def heading(i: int, n: int) -> None:
@@ -72,12 +71,12 @@ def show(prompt: str, pieces: Iterable[str]) -> None:
 
 
 class Pace:
-    """Tokens per second: `generate` calls it, as `watch`, at each step."""
+    """Tokens per second: a callback of `generate`."""
 
     def __init__(self) -> None:
         self.tokens, self.start = 0, time.perf_counter()
 
-    def __call__(self, ids, logits) -> None:
+    def __call__(self, ids: Tensor, logits: Tensor) -> None:
         """Count a step's ids (B,)."""
         self.tokens += len(ids)
 

@@ -5,9 +5,11 @@ import importlib.util
 import io
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 
+from tok import END_OF_TEXT
 from utils.device import Device
 
 
@@ -17,7 +19,7 @@ class NanoGPT:
     Raises ValueError if the directory has no model.py.
     """
 
-    def __init__(self, directory, shape, device: Device):
+    def __init__(self, directory: str, shape: tuple[int, ...], device: Device):
         path = Path(directory) / "model.py"
         if not path.is_file():
             raise ValueError(f"no {path}; --nanogpt names a checkout of nanoGPT")
@@ -60,7 +62,7 @@ def transformers_installed() -> bool:
 class Transformers:
     """GPT-2 of Hugging Face's transformers with random weights, in a shape as NanoGPT's."""
 
-    def __init__(self, shape, device: Device):
+    def __init__(self, shape: tuple[int, ...], device: Device):
         hf = importlib.import_module("transformers")
         n_layer, n_head, n_embd, block_size, _, V = shape
         size = {"n_layer": n_layer, "n_head": n_head, "n_embd": n_embd, "n_positions": block_size}
@@ -75,7 +77,7 @@ class Transformers:
         self.model.generate(self.prompt, attention_mask=mask, max_new_tokens=tokens, **how)
 
 
-def learn_with_tokenizers(text: str, vocab: int):
+def learn_with_tokenizers(text: str, vocab: int) -> Any:
     """Learn a byte-level BPE with Hugging Face's tokenizers. ValueError if it is not installed."""
     try:
         import tokenizers as hf
@@ -85,7 +87,7 @@ def learn_with_tokenizers(text: str, vocab: int):
     learnt.pre_tokenizer = hf.pre_tokenizers.ByteLevel(add_prefix_space=False)
     trainer = hf.trainers.BpeTrainer(
         vocab_size=vocab,
-        special_tokens=["<|endoftext|>"],
+        special_tokens=[END_OF_TEXT],
         initial_alphabet=hf.pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )

@@ -1,11 +1,12 @@
-"""What a piece of work spends its time on: a trace for Perfetto, and the dearest operations."""
+"""What a piece of work spends its time on: a trace for Perfetto, the most expensive operations."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from torch.profiler import ProfilerActivity, profile
 
-from utils.checkpoint import atomic
+from tok.files import replacing
 from utils.device import Device
 
 
@@ -18,17 +19,18 @@ class Cost:
     calls: int
 
 
-def trace(call: Callable[[], object], path, device: Device) -> list[Cost]:
-    """Call under torch.profiler and write a Chrome trace; gives all operations, dearest first.
+def trace(call: Callable[[], object], path: Path, device: Device) -> list[Cost]:
+    """Call under torch.profiler and write a Chrome trace; all operations, most expensive first.
 
     ui.perfetto.dev and chrome://tracing open the file; TensorBoard's profiler plugin its
     directory, if the name ends in .pt.trace.json.
     """
     cuda = device.device.type == "cuda"
     kinds = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * cuda
-    with profile(activities=kinds) as seen:
+    with profile(activities=kinds) as profiler:
         call()
-    atomic(path, lambda part: seen.export_chrome_trace(str(part)))
+    with replacing(path) as part:
+        profiler.export_chrome_trace(str(part))
     own = "self_device_time_total" if cuda else "self_cpu_time_total"
-    costs = [Cost(e.key, getattr(e, own) / 1e3, e.count) for e in seen.key_averages()]
+    costs = [Cost(e.key, getattr(e, own) / 1e3, e.count) for e in profiler.key_averages()]
     return sorted(costs, key=lambda cost: -cost.ms)

@@ -1,37 +1,46 @@
 """The races that bench.py runs: who takes part, at what, and what a time means.
 
-Each takes the flags, the device, its limits and `say`, for what is to be told on the way.
+Each takes the flags, the device, its limits and `say`, for messages on the way.
 """
 
+from argparse import Namespace
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 
 import tok
-from data.prepare import read_text
+from data.text import read_text
 from model import few_rows
 from model.attention import AUTO
-from model.static import CompiledStep
-from utils.limits import free_memory
-from utils.peers import NanoGPT, Transformers, learn_with_tokenizers, transformers_installed
-from utils.timing import summary, take_turns
-from utils.workload import gpt, peak_of_steps, stepper, writer
+from model.generation.compiled import CompiledStep
+from utils.bench.limits import Limits, free_memory
+from utils.bench.peers import NanoGPT, Transformers, learn_with_tokenizers, transformers_installed
+from utils.bench.timing import summary, take_turns
+from utils.bench.workloads import Shape, gpt, peak_of_steps, stepper, writer
+from utils.device import Device
 
-SHAPES = {  # name: (layers, heads, d_model, block_size, batch_size, vocab_size)
+SHAPES: dict[str, Shape] = {  # name: (layers, heads, d_model, block_size, batch_size, vocab_size)
     "4x128": (4, 4, 128, 64, 12, 65),
     "6x384": (6, 6, 384, 256, 8, 65),
     "12x768": (12, 12, 768, 256, 4, 50257),
 }
 BIG, NEEDS = "12x768", 4e9  # GPT-2 small, and the bytes that each contender may need for it
-WRITE = {  # the same, and how many tokens are written: alone, beside others
-    "4x128": ((4, 4, 128, 256, 1, 65), (255, 255)),
-    "6x384": ((6, 6, 384, 256, 1, 65), (255, 255)),
-    "12x768": ((12, 12, 768, 1024, 1, 50257), (64, 255)),
-}
-BLOCKS = {f"{T}": (4, 4, 128, T, 2048 // T, 65) for T in (128, 256, 512, 1024)}
+WRITE: dict[str, tuple[Shape, tuple[int, int]]] = (
+    {  # the same, and how many tokens are written: alone, beside others
+        "4x128": ((4, 4, 128, 256, 1, 65), (255, 255)),
+        "6x384": ((6, 6, 384, 256, 1, 65), (255, 255)),
+        "12x768": ((12, 12, 768, 1024, 1, 50257), (64, 255)),
+    }
+)
+BLOCKS: dict[str, Shape] = {f"{T}": (4, 4, 128, T, 2048 // T, 65) for T in (128, 256, 512, 1024)}
 SECONDS = 4  # of a race, where --runs does not say how long
+
+
+More = Callable[[str, float], dict[str, float]]
+Say = Callable[[str], object]
 
 
 def nothing_more(who: str, seconds: float) -> dict[str, float]:
@@ -46,10 +55,10 @@ class Race:
     work: str
     contenders: dict[str, Callable[[], object]]
     amount: float
-    more: Callable[[str, float], dict[str, float]] = nothing_more
+    more: More = nothing_more
     warmup: int = 2
 
-    def rows(self, runs: int | None) -> list[dict]:
+    def rows(self, runs: int | None) -> list[dict[str, Any]]:
         """Run it, `runs` rounds or as many as fit into SECONDS; one dict for each contender."""
         limit = SECONDS if runs is None else float("inf")
         times = take_turns(self.contenders, runs or 15, self.warmup, limit)
@@ -63,7 +72,7 @@ class Race:
         ]
 
 
-def effort(flops: float, limits, peaks: dict[str, int]):
+def effort(flops: float, limits: Limits, peaks: dict[str, int]) -> More:
     """Of a training step: GFLOP/s, their share of the limit, peak memory."""
     share = "mfu" if limits.named else "of_matmul"
 
@@ -75,7 +84,7 @@ def effort(flops: float, limits, peaks: dict[str, int]):
     return more
 
 
-def bench_train(a, device, limits, say) -> Iterator[Race]:
+def bench_train(a: Namespace, device: Device, limits: Limits, say: Say) -> Iterator[Race]:
     """Training steps, ours eager (and compiled with --compile) beside nanoGPT's."""
     for name, shape in SHAPES.items():
         n = 1 + bool(a.nanogpt) + a.compile
@@ -83,7 +92,7 @@ def bench_train(a, device, limits, say) -> Iterator[Race]:
             say(f"{name:24}left out: it wants {n * NEEDS / 1e9:.0f} GB of free memory")
             continue
         peaks = {"llm-tiny": peak_of_steps(shape, a)}
-        contenders: dict = {"llm-tiny": stepper(gpt(shape), shape, device)}
+        contenders: dict[str, Any] = {"llm-tiny": stepper(gpt(shape), shape, device)}
         if a.compile:
             contenders["compiled"] = stepper(torch.compile(gpt(shape)), shape, device)
         if a.nanogpt:
@@ -94,7 +103,7 @@ def bench_train(a, device, limits, say) -> Iterator[Race]:
         yield Race(name, contenders, tokens, effort(flops, limits, peaks), 1 if name == BIG else 2)
 
 
-def reading(n_bytes: float, limits):
+def reading(n_bytes: float, limits: Limits) -> More:
     """Of writing: the weights' bytes read a second, each once a token, beside a copy's."""
 
     def more(who: str, seconds: float) -> dict[str, float]:
@@ -104,16 +113,14 @@ def reading(n_bytes: float, limits):
     return more
 
 
-def bench_write(a, device, limits, say) -> Iterator[Race]:
+def bench_write(a: Namespace, device: Device, limits: Limits, say: Say) -> Iterator[Race]:
     """Generation after a prompt of one token, batch 1; then 32 rows together and one by one."""
     for name, (shape, lengths) in WRITE.items():
         n = lengths[bool(a.nanogpt or a.peers)]
         model = few_rows(gpt(shape).to(device.device)).eval()
-        contenders: dict = {"llm-tiny": writer(model, 1, n)}
+        contenders: dict[str, Any] = {"llm-tiny": writer(model, 1, n)}
         if a.compile:
-            quick = few_rows(gpt(shape).to(device.device)).eval()
-            vars(quick)["features"] = CompiledStep(quick)
-            contenders["compiled"] = writer(quick, 1, n)
+            contenders["compiled"] = writer(model, 1, n, decode_step=CompiledStep(model))
         if a.nanogpt:
             contenders["nanoGPT"] = partial(NanoGPT(a.nanogpt, shape, device).write, n)
         if a.peers and transformers_installed():
@@ -126,9 +133,9 @@ def bench_write(a, device, limits, say) -> Iterator[Race]:
     yield Race("4x128, 32 x 32 tokens", contenders, 32 * 32)
 
 
-def bench_attention(a, device, limits, say) -> Iterator[Race]:
-    """A training step by either road of attention, and its peak memory."""
-    say(f"  attn=auto takes the road {AUTO} with this torch")
+def bench_attention(a: Namespace, device: Device, limits: Limits, say: Say) -> Iterator[Race]:
+    """A training step by either implementation of attention, and its peak memory."""
+    say(f"  attn=auto is {AUTO} with this torch")
     for name, shape in BLOCKS.items():
         contenders = {n: stepper(gpt(shape, attn=n), shape, device) for n in ("naive", "sdpa")}
         peaks = {n: peak_of_steps(shape, a, n) for n in contenders}
@@ -137,13 +144,15 @@ def bench_attention(a, device, limits, say) -> Iterator[Race]:
         yield Race(f"block {name}", contenders, shape[3] * shape[4], more)
 
 
-def bench_tokenizer(a, device, limits, say) -> Iterator[Race]:
+def bench_tokenizer(a: Namespace, device: Device, limits: Limits, say: Say) -> Iterator[Race]:
     """Learn and encode --text; the first call spells each different word, later ones look it up."""
     text = read_text(a.text)
     learnt = tok.BPETokenizer.train([text], a.vocab, workers=a.workers)
-    train: dict = {"llm-tiny": lambda: tok.BPETokenizer.train([text], a.vocab, workers=a.workers)}
+    train: dict[str, Any] = {
+        "llm-tiny": lambda: tok.BPETokenizer.train([text], a.vocab, workers=a.workers)
+    }
     parts = learnt.vocab, learnt.merges, learnt.special_tokens
-    encode: dict = {
+    encode: dict[str, Any] = {
         "llm-tiny": lambda: sum(map(len, learnt.encode_blocks([text], workers=a.workers))),
         "first call": lambda: tok.BPETokenizer(*parts).encode(text),
     }

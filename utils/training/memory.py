@@ -5,6 +5,7 @@ It runs the very operations of a step, so that every choice of architecture coun
 
 import weakref
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -12,19 +13,20 @@ from torch.utils._pytree import tree_leaves
 
 from model import GPTConfig, TinyGPT
 from utils.config import OptimConfig
-from utils.optim import make_optimizer
-from utils.timing import peak_memory
+from utils.device import Device, peak_memory
+from utils.training.objective import next_token
+from utils.training.optim import make_optimizer, muon_groups
 
 
 class Ledger(TorchDispatchMode):
     """Counts the bytes of all tensors made inside `with Ledger() as ledger:`; see `peak`."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__()
         self.held: dict[int, int] = {}  # bytes of each living storage
         self.now = self.peak = 0
 
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
         for leaf in tree_leaves(result):
             if isinstance(leaf, torch.Tensor):
@@ -32,7 +34,7 @@ class Ledger(TorchDispatchMode):
         self.peak = max(self.peak, self.now)
         return result
 
-    def note(self, storage) -> None:
+    def note(self, storage: torch.UntypedStorage) -> None:
         """Count a storage until it dies; views share one."""
         key = storage._cdata
         if key not in self.held:
@@ -45,29 +47,32 @@ class Ledger(TorchDispatchMode):
         self.now -= self.held.pop(key)
 
 
-def step_memory(config: GPTConfig, optim: OptimConfig, device, batch_size: int, recompute) -> int:
+def step_memory(
+    config: GPTConfig, optim: OptimConfig, device: Device, batch_size: int, recompute: bool
+) -> int:
     """Most bytes of tensors in a training step: weights, gradients, AdamW's state, activations.
 
-    `device` is a utils.device.Device. What the allocator loses between tensors does not count.
+    What the allocator loses between tensors does not count.
     """
     from torch._subclasses.fake_tensor import FakeTensorMode  # here: importing it takes a while
 
     with FakeTensorMode(), Ledger() as ledger, device.device:
         model = TinyGPT(config)
-        model.recompute = recompute
-        optimizer = make_optimizer(model, optim)
+        model.activation_checkpointing = recompute
+        matrices = muon_groups(model) if optim.optimizer == "muon" else None
+        optimizer = make_optimizer(model.parameters(), optim, matrices=matrices)
         idx = torch.zeros(batch_size, config.block_size, dtype=torch.long)
         for _ in range(2):  # the optimizer's state is there from the second on
             with device.autocast():
-                loss = model(idx, idx, loss_only=True)[1]
-            loss.backward()
+                nats, _ = next_token(model, (idx, idx))
+            nats.backward()
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
     return ledger.peak
 
 
 def resident() -> int:
-    """Bytes of main memory that this process holds now, or its peak where that is not told."""
+    """Bytes of main memory that this process holds; its peak where the system does not say."""
     status = Path("/proc/self/status")
     if not status.exists():
         return peak_memory()

@@ -9,8 +9,7 @@ from pathlib import Path
 
 import torch
 
-from utils.device import Device
-from utils.timing import wait
+from utils.device import Device, wait
 
 BOTH, HALF = {torch.bfloat16, torch.float16}, {torch.float16}
 CARDS = [  # torch.cuda.get_device_name without "NVIDIA" and so on, dtypes, TFLOP/s: see card_peak
@@ -44,7 +43,9 @@ def card_peak(name: str, dtype: torch.dtype) -> float | None:
     return None
 
 
-def best_of(call: Callable[[], object], runs: int, clock=time.perf_counter) -> float:
+def best_of(
+    call: Callable[[], object], runs: int, clock: Callable[[], float] = time.perf_counter
+) -> float:
     """Seconds of the fastest of so many calls, after one that does not count."""
     call()
     seconds = []
@@ -57,13 +58,17 @@ def best_of(call: Callable[[], object], runs: int, clock=time.perf_counter) -> f
     return min(seconds)
 
 
-def matmul_peak(device: Device, n: int, runs: int = 10, clock=time.perf_counter) -> float:
+def matmul_peak(
+    device: Device, n: int, runs: int = 10, clock: Callable[[], float] = time.perf_counter
+) -> float:
     """FLOP/s of the best of so many products of two n x n matrices, 2 n^3 operations each."""
     a = torch.ones(n, n, device=device.device, dtype=device.dtype)
     return 2 * n**3 / best_of(lambda: a @ a, runs, clock)
 
 
-def copy_peak(device: Device, n: int, runs: int = 10, clock=time.perf_counter) -> float:
+def copy_peak(
+    device: Device, n: int, runs: int = 10, clock: Callable[[], float] = time.perf_counter
+) -> float:
     """Bytes a second, read and written, of the best of so many copies of n bytes."""
     source = torch.ones(n // 4, device=device.device)
     target = torch.empty_like(source)

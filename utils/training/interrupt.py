@@ -1,6 +1,7 @@
-"""Ctrl-C and SIGTERM as a question that the loop asks, so that a step is never cut in two."""
+"""Ctrl-C and SIGTERM as a flag that the loop reads, so that a step is never cut in two."""
 
 import signal
+import threading
 
 
 class Interrupt:
@@ -13,19 +14,21 @@ class Interrupt:
         self.signal, self.patient = 0, patient
         self._old: dict[int, object] = {}
 
-    def __enter__(self):
+    def __enter__(self) -> "Interrupt":
+        if threading.current_thread() is not threading.main_thread():
+            return self  # elsewhere Python allows no handlers
         for number in (signal.SIGINT, signal.SIGTERM):
             self._old[number] = signal.signal(number, self._note)
         return self
 
-    def _note(self, number, frame):
+    def _note(self, number: int, frame: object) -> None:
         self.signal = number
         if not self.patient:
             self._restore()
 
-    def _restore(self):
+    def _restore(self) -> None:
         for number, handler in self._old.items():
             signal.signal(number, handler)  # type: ignore[arg-type]
 
-    def __exit__(self, *exc):
+    def __exit__(self, *exc: object) -> None:
         self._restore()

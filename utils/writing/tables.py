@@ -1,10 +1,15 @@
-"""How a model writes, for people to look at: a table over settings, and each token's rivals."""
+"""How a model writes, as tables: a grid over settings, and each token beside its alternatives."""
 
 import itertools
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Any
 
-from utils.write import Written, ids_of, write_batch
+from torch import Tensor
+
+from model import TinyGPT
+from tok import Tokenizer
+from utils.writing.text import Written, generate_ids, write_batch
 
 WIDE = 64  # columns of text beside the figures
 HEAD = f"{'temp':>5}{'top_k':>7}{'distinct-1':>12}{'distinct-2':>12}{'log p':>8}   text"
@@ -29,7 +34,15 @@ def grid_row(temp: float, top_k: int, written: Written, prompt: str = "") -> str
     return figures + ("\n" + " " * len(figures)).join(itertools.chain.from_iterable(lines))
 
 
-def grid(model, tokenizer, prompts, steps, temps, top_ks, **settings) -> Iterator[str]:
+def grid(
+    model: TinyGPT,
+    tokenizer: Tokenizer,
+    prompts: Sequence[str],
+    steps: int,
+    temps: Sequence[float],
+    top_ks: Sequence[int],
+    **settings: Any,
+) -> Iterator[str]:
     """Lines of a table: a continuation of each prompt at every pair of temperature and top-k.
 
     All pairs draw with the same seed; prompts are shown where they differ. log p is the mean
@@ -45,34 +58,46 @@ def grid(model, tokenizer, prompts, steps, temps, top_ks, **settings) -> Iterato
             yield "\n" + grid_row(temp, top_k, written, prompt if several else "")
 
 
-def shown(tokenizer, i: int) -> str:
+def shown(tokenizer: Tokenizer, i: int) -> str:
     r"""A token as people can read it: ' the', '\n', or the bytes of a cut character: b'\xf0'."""
     text = tokenizer.decode([i])
     return repr(tokenizer.decode_bytes([i]) if "\ufffd" in text else text)
 
 
-def rivals(
-    model, tokenizer, prompt, steps, *, documents=1, stops=(), n=5, **sampling
+class Alternatives:
+    """A callback of `generate` that keeps the last step: the drawn id's p, and the n likeliest."""
+
+    def __init__(self, n: int):
+        self.n, self.p, self.top = n, 0.0, list[tuple[int, float]]()
+
+    def __call__(self, ids: Tensor, logits: Tensor) -> None:
+        """Note a step of one row: ids (1,), logits (1,V)."""
+        p = logits[0].float().softmax(-1)
+        top = p.topk(min(self.n, len(p)))
+        self.p = float(p[ids[0]])
+        self.top = list(zip(top.indices.tolist(), top.values.tolist(), strict=True))
+
+
+def alternatives(
+    model: TinyGPT,
+    tokenizer: Tokenizer,
+    prompt: str,
+    steps: int,
+    *,
+    end: int | None = None,
+    stops: Sequence[str] = (),
+    n: int = 5,
+    **sampling: Any,
 ) -> Iterator[str]:
     """Lines, one a token: the chosen one and the n most likely, with the model's probabilities.
 
     The probabilities are the model's own, before temperature and cuts.
     """
-    seen: list = []
-
-    def note(ids, logits):
-        p = logits[0].float().softmax(-1)
-        top = p.topk(min(n, len(p)))
-        seen[:] = float(p[ids[0]]), top.indices.tolist(), top.values.tolist()
-
-    drawn, _ = ids_of(model, tokenizer, [prompt], steps, documents, watch=note, **sampling)
+    last, made = Alternatives(n), list[int]()
     yield f"{'token':>14}{'p':>7}   the {n} most likely"
-    made: list[int] = []
-    for ids in drawn:
-        p, tops, shares = seen
-        pairs = zip(tops, shares, strict=True)
-        likely = "  ".join(f"{shown(tokenizer, i)} {share:.2f}" for i, share in pairs)
-        yield f"{shown(tokenizer, int(ids)):>14}{p:>7.2f}   {likely}"
+    for ids in generate_ids(model, tokenizer, [prompt], steps, end=end, callback=last, **sampling):
+        likely = "  ".join(f"{shown(tokenizer, i)} {p:.2f}" for i, p in last.top)
+        yield f"{shown(tokenizer, int(ids)):>14}{last.p:>7.2f}   {likely}"
         made.append(int(ids))
         if any(stop in tokenizer.decode(made) for stop in stops):
             return

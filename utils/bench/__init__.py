@@ -1,0 +1,1 @@
+"""What bench.py measures, beside which peers, and how it is timed."""

@@ -1,0 +1,179 @@
+"""A training under way: the data, the model and its optimizer, the sinks that report it."""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from shlex import quote
+from typing import Any
+
+import torch
+
+from data.mixture import open_mixture
+from data.phases import parse_phases
+from data.sampler import BatchSampler
+from model import TinyGPT
+from utils.config import Settings, flat
+from utils.device import Device
+from utils.distributed import Distributed, apply_fsdp
+from utils.reporting.console import Console, headlines
+from utils.reporting.csv import MetricsCSV
+from utils.reporting.events import Callback, Finished
+from utils.reporting.summary import commit, summarize, write_json
+from utils.reporting.tracker import Tracker
+from utils.runs import open_run, run_dir
+from utils.training.budget import Clock
+from utils.training.checkpoint import TrainState, keep_newest, load_checkpoint
+from utils.training.interrupt import Interrupt
+from utils.training.optim import make_optimizer, muon_groups
+from utils.writing.text import write_text
+
+
+class Session:
+    """The parts of a run, made from its settings; no run is written before `open`.
+
+    What must be prepared lies in the cache, or in the directory `scratch`.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        device: Device,
+        dist: Distributed,
+        *,
+        resume: bool = False,
+        scratch: str | None = None,
+    ):
+        d, s, T = settings.data, settings.train, settings.model.block_size
+        self.settings, self.device, self.dist = settings, device, dist
+        self.path = run_dir(s.run or Path(d.data).stem)
+        self.sinks: list[MetricsCSV | Console] = []
+        lazy = s.parallel == "fsdp" and dist.world_size > 1  # the main process's copy is enough
+        self.last = load_checkpoint(self.path / "last.pt", mmap=lazy) if resume else None
+        with dist.main_process_first():
+            self.mixture = open_mixture(**d.text, scratch=scratch)
+        self.data = self.mixture.combined()
+        gpu = device.device.type == "cuda"
+        self.sampler = BatchSampler(
+            [source.train for source in self.mixture.datasets.values()],
+            parse_phases(d.phases, list(self.mixture.datasets), self.mixture.weights, T),
+            block_size=T,
+            batch_size=s.batch_size,
+            accum=s.accum,
+            seed=s.seed,
+            sampling=d.sampling,
+            rank=dist.rank,
+            world_size=dist.world_size,
+            prefetch=device.device.type != "cpu",  # where drawing is 0.4 % of a small model's step
+            pin_memory=gpu,
+        )
+        self.state = self.begin()
+
+    def begin(self) -> TrainState:
+        """A fresh model, with what trains it."""
+        s, o, dist = self.settings.train, self.settings.optim, self.dist
+        torch.manual_seed(s.seed)
+        config = replace(self.settings.model, vocab_size=self.data.tokenizer.vocab_size)
+        model: Any = TinyGPT(config).to(self.device.device)
+        model.activation_checkpointing = s.recompute
+        if s.parallel == "fsdp":
+            model = apply_fsdp(model, self.device, dist)
+        dist.reseed(s.seed)
+        matrices = muon_groups(model) if o.optimizer == "muon" else None
+        dtype = self.device.dtype
+        optimizer = make_optimizer(model.parameters(), o, matrices=matrices, dtype=dtype)
+        scaler = self.device.scaler()
+        return TrainState(model, optimizer, scaler, flat(self.settings), self.data.meta)
+
+    def open(self, callbacks: Sequence[Callback]) -> None:
+        """Make the run's directory, or go on in it from last.pt; open the sinks."""
+        s, dist, state = self.settings.train, self.dist, self.state
+        resume = self.last is not None
+        log = state.load(self.last, dist) if self.last else {}
+        self.last = None  # as large as the model and its optimizer
+        parts = log.get("parts", {"steps": log.get("seconds", 0.0)})  # 0.1.0 had no parts
+        self.clock = Clock(parts, log.get("spent", 0.0))
+        if dist.is_main:
+            tokenizer = self.data.path / "tokenizer.json"
+            open_run(self.path, self.settings, tokenizer, resume=resume)
+            self.sinks = [
+                MetricsCSV(self.path, state.step, self.mixture.datasets),
+                Console(state.step, s.steps),
+            ]
+        tokens = self.settings.tokens_per_step * dist.world_size
+        callbacks = [*self.sinks, *callbacks] if dist.is_main else []
+        log.setdefault("tokens", state.step * tokens)  # not counted before 0.2.0
+        self.tracker = Tracker(self.clock, tokens, s.log_every, s.steps, callbacks, log)
+        self.commit = commit()  # now: the code may change while it runs
+        shown = self.settings, self.data, state, self.device, dist
+        self.tracker.say("\n".join(headlines(self.path, *shown)))
+
+    def message(self, stop: Interrupt) -> list[float]:
+        """What ranks tell each other each step: the signal that has come, the seconds so far."""
+        return [stop.signal, self.clock.spent()]
+
+    def save(self, name: str, keep: int = 0) -> None:
+        """Write a checkpoint; with `keep` also stepN.pt, as many as that."""
+        with self.clock("saving"):
+            self.state.save(self.path / name, self.tracker.state(), self.dist)
+            if keep and self.dist.is_main:
+                keep_newest(self.path / name, self.state.step, keep)
+
+    def story(self, n: int) -> str:
+        """Text of at most n tokens that the model makes up; its random state is left alone."""
+        seed, end = self.settings.train.seed + self.state.step, self.data.end
+        sampling = {"temperature": 0.6, "top_k": 50, "seed": seed, "end": end}
+        return write_text(self.state.model, self.data.tokenizer, "", n, **sampling).strip()
+
+    def show_story(self, n: int, indent: str = "    ") -> None:
+        """Show such a text to people."""
+        if self.dist.is_main:
+            with self.clock("samples"):
+                self.tracker.say(indent + self.story(n).replace("\n", "\n" + indent))
+
+    def summary(self, stopped_by: str) -> dict[str, Any]:
+        """What summary.json holds."""
+        ranks = self.dist.world_size
+        return summarize(self.state, self.tracker, ranks, stopped_by, self.commit)
+
+    def finish(self, stopped_by: str, again: bool) -> dict[str, Any]:
+        """Say and write how the run went; or after a signal save it, and say how to go on."""
+        summary, n = self.summary(stopped_by), self.dist.world_size
+        if stopped_by.startswith("SIG"):
+            self.save("last.pt")
+            start = "python" if n == 1 else f"torchrun --nproc_per_node={n} --"
+            resume = f"; go on: {start} train.py --run {quote(str(self.path))} --resume"
+            self.tracker.say(f"stopped at step {self.state.step}" + (resume if again else ""))
+            return summary
+        self.write(summary)
+        if tokens := self.settings.train.sample:
+            self.tracker.say("")
+            self.show_story(4 * tokens, indent="")
+            self.tracker.say(f"\nnext: python sample.py --run {quote(str(self.path))}")
+        return summary
+
+    def diverged(self, e: FloatingPointError, again: bool) -> dict[str, Any]:
+        """Say which step was not finite and how to go on. The summary notes it."""
+        again = again and (self.path / "last.pt").exists()
+        cure = "lower --lr, " + ("and --resume" if again else "and start again")
+        if self.dist.is_main:
+            print(f"error: step {self.state.step}: {e}; {cure}", file=sys.stderr)
+        return self.write(self.summary("diverged"))
+
+    def write(self, summary: dict[str, Any]) -> dict[str, Any]:
+        """Write summary.json, and tell all sinks that the run is over."""
+        if self.dist.is_main:
+            write_json(self.path / "summary.json", summary)
+        self.tracker.emit(Finished(summary))
+        return summary
+
+    def __enter__(self) -> "Session":
+        return self
+
+    def __exit__(self, kind: object, *exc: object) -> None:
+        if kind is BrokenPipeError and self.dist.world_size == 1:  # nobody reads: keep what is new
+            if 0 < self.state.best_step == self.state.step:
+                self.save("best.pt")
+            self.save("last.pt")
+        for sink in self.sinks:
+            sink.close()

@@ -1,0 +1,1 @@
+"""The training of a run: objective, step, optimizer, evaluation, checkpoints, budget."""

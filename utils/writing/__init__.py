@@ -1,0 +1,1 @@
+"""Text from a model: continuations, tables about them, prompts and terminals."""
