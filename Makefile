@@ -13,7 +13,7 @@ PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c .ci/co
 CODE = tok model data utils tests *.py
 
 .DEFAULT_GOAL = help
-.PHONY: help train sample eval plot sweep bench bpe-train format lint test test-slow clean
+.PHONY: help train sample eval plot sweep bench bpe-train tokenizers format lint test test-slow clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-10s %s\n", $$1, $$2}'
@@ -50,6 +50,9 @@ bench: $(VENV)/.installed ## tokens per second and memory
 bpe-train: $(VENV)/.installed ## train a tokenizer: VOCAB=1000 TEXT=data/tiny.txt
 	$(BIN)/python -m tok.bpe train $(TEXT) --vocab $(VOCAB) --out tok/bpe.json
 
+tokenizers: $(VENV)/.installed ## compare tokenizers on a text: TEXT=data/tiny.txt
+	$(BIN)/python -m utils.tokenizer_report $(TEXT) $(ARGS)
+
 format: $(VENV)/.installed-dev ## put the code into shape
 	$(BIN)/ruff check --fix $(CODE)
 	$(BIN)/black $(CODE)
@@ -60,8 +63,7 @@ lint: $(VENV)/.installed-dev ## style and types
 	$(BIN)/mypy
 
 test: $(VENV)/.installed-dev ## the tests, with coverage
-	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow" -n auto --cov --cov-report=
 	$(BIN)/coverage report --fail-under=80
 	$(BIN)/coverage report --fail-under=90 --include='tok/*'
 	$(BIN)/coverage report --fail-under=90 --include='model/attention.py'
