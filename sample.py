@@ -11,9 +11,8 @@ from argparse import Namespace
 from collections.abc import Sequence
 
 from data.store import end_id
-from model.generation import check_sampling
-
 from model import few_rows
+from model.generation import check_sampling
 from tok.cli import Parser, run
 from utils.device import pick_device
 from utils.runs import latest_run, run_dir
