@@ -132,6 +132,7 @@ class CausalSelfAttention(nn.Module):
         self.heads = (H, K, K)
         self.window = config.window
         self.dropout = config.dropout
+        self.attn_dropout = config.attn_dropout
         self.attend = ATTEND[config.attn]
         self.qkv = nn.Linear(C, (H + 2 * K) * D, bias=config.bias)
         self.proj = nn.Linear(C, C, bias=config.bias)
@@ -167,8 +168,8 @@ class CausalSelfAttention(nn.Module):
             k, v, attn_mask = cache.append(k, v)
             if attn_mask is not None:  # it has the order of the positions and the window in it
                 causal, window = False, 0
-        dropout = self.dropout if self.training else 0.0
+        dropout = self.attn_dropout if self.training else 0.0
         kwargs = {"causal": causal, "window": window, "attn_mask": attn_mask, "dropout": dropout}
         y = self.attend(q, k, v, **kwargs)
         y = self.proj(y.transpose(1, 2).reshape(B, T, C))
-        return F.dropout(y, dropout) if dropout else y  # a call saved for each token that is drawn
+        return F.dropout(y, self.dropout, self.training) if self.dropout else y

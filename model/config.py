@@ -31,7 +31,10 @@ class GPTConfig:
     d_model: int = setting(768, "width C of the residual stream")
     n_kv_head: int = setting(0, "heads of keys and values (grouped-query attention); 0 = n_head")
     d_ff: int = setting(0, "hidden width of the MLP; 0 = 4 d_model, or 8/3 if gated")
-    dropout: float = setting(0.0, "dropout probability in training")
+    dropout: float = setting(0.0, "dropout of embeddings and of what each sublayer adds")
+    attn_dropout: float = setting(
+        0.0, "dropout of attention weights; above 0, a CPU has no fused kernel for it"
+    )
     bias: bool = setting(True, "add biases in linear layers and LayerNorms")
     pos: Literal["learned", "sinusoidal", "rope", "none"] = setting("learned", "position encoding")
     rope_theta: float = setting(10000.0, "base of RoPE's wavelengths")
@@ -80,8 +83,9 @@ class GPTConfig:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
         if self.d_ff < 0:
             raise ValueError(f"d_ff={self.d_ff} must be positive, or 0 for the usual width")
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"dropout={self.dropout} must be in [0, 1)")
+        for name in ("dropout", "attn_dropout"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)} must be in [0, 1)")
         for name, usual in (("rope_theta", "10000"), ("norm_eps", "1e-5"), ("emb_std", "0.02")):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name}={getattr(self, name)} must be positive; {usual} is usual")

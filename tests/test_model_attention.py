@@ -178,11 +178,25 @@ def test_the_layer_keeps_the_shape_and_hides_the_future(attn):
 
 @pytest.mark.parametrize("attn", ["sdpa", "naive"])
 def test_the_layer_drops_in_training_only(attn):
-    layer = CausalSelfAttention(GPTConfig(n_head=2, d_model=8, dropout=0.5, attn=attn))
-    x = torch.randn(2, 5, 8)
-    assert not torch.equal(layer(x), layer(x))
-    layer.eval()
-    assert torch.equal(layer(x), layer(x))
+    for rates in {"dropout": 0.5}, {"attn_dropout": 0.5}:
+        layer = CausalSelfAttention(GPTConfig(n_head=2, d_model=8, attn=attn, **rates))
+        x = torch.randn(2, 5, 8)
+        assert not torch.equal(layer(x), layer(x))
+        layer.eval()
+        assert torch.equal(layer(x), layer(x))
+
+
+def test_dropout_of_the_residual_stream_keeps_the_fused_kernel(monkeypatch):
+    asked = []
+
+    def attend(q, k, v, *, dropout, **kwargs):
+        asked.append(dropout)
+        return attend_sdpa(q, k, v, dropout=dropout, **kwargs)
+
+    monkeypatch.setitem(ATTEND, "auto", attend)
+    for rates in {"dropout": 0.5}, {"dropout": 0.1, "attn_dropout": 0.2}:
+        CausalSelfAttention(GPTConfig(n_head=2, d_model=8, **rates))(torch.randn(2, 5, 8))
+    assert asked == [0.0, 0.2]
 
 
 @pytest.mark.parametrize("attn", ["sdpa", "naive"])

@@ -256,8 +256,8 @@ def add_settings(parser: Parser) -> None:
 
 
 def own_values(values: dict[str, Any]) -> dict[str, Any]:
-    """A run's own settings: 0.1.0 knew no `sampling`, and drew windows at random."""
-    return {"sampling": "random", **values}
+    """A run's own settings: 0.1.0 drew windows at random, and up to 0.2.0 `dropout` was of all."""
+    return {"sampling": "random", "attn_dropout": values.get("dropout", 0.0), **values}
 
 
 def settings_of(args: Namespace, base: Path | None = None) -> Settings:

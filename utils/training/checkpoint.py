@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 import tok
-from model import MODELS, TinyGPT
+from model import MODELS, GPTConfig, TinyGPT
 from tok.files import replacing
 from tok.storage import fingerprint
 from utils.distributed import SINGLE, Distributed, full_state, load_full_state
@@ -95,10 +95,17 @@ def fitting(what: str) -> Iterator[None]:
         raise ValueError(f"{what} does not fit this program ({why}); retrain") from None
 
 
+def model_config(checkpoint: dict[str, Any]) -> GPTConfig:
+    """The config of a checkpoint's model; up to 0.2.0 `dropout` was of attention weights, too."""
+    values = checkpoint["model_config"]
+    config, _ = MODELS[checkpoint.get("kind", "gpt")]  # not named before 0.2.0
+    return config(**{"attn_dropout": values.get("dropout", 0.0), **values})
+
+
 def build_model(checkpoint: dict[str, Any]) -> TinyGPT:
     """The model whose kind and config a checkpoint names, with its weights."""
-    config, model = MODELS[checkpoint.get("kind", "gpt")]  # not named before 0.2.0
-    built = model(config(**checkpoint["model_config"]))
+    _, model = MODELS[checkpoint.get("kind", "gpt")]
+    built = model(model_config(checkpoint))
     built.load_state_dict(checkpoint["model"])  # strict
     return built
 
@@ -216,8 +223,7 @@ class TrainState:
     def check(self, checkpoint: dict[str, Any]) -> None:
         """Raise ValueError for a checkpoint of another model, text or optimizer."""
         with fitting("the checkpoint"):
-            config, _ = MODELS[checkpoint.get("kind", "gpt")]
-            old = asdict(config(**checkpoint["model_config"]))  # not named: as before
+            old = asdict(model_config(checkpoint))
         new = asdict(self.model.config)
         differ = [f"{k} {old[k]} there, {v} here" for k, v in new.items() if old[k] != v]
         if differ:
