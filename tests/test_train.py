@@ -48,6 +48,8 @@ def test_a_run_leaves_what_it_promises(toy_run, capfd):
     summary = json.loads((toy_run / "summary.json").read_text(encoding="utf-8"))
     assert summary["steps"] == 6
     assert summary["tokens"] == 6 * 4 * 16
+    epochs = 6 * 4 * 16 / summary["data"]["train_tokens"]
+    assert summary["epochs"] == pytest.approx(epochs, abs=1e-3)
     assert summary["settings"]["n_layer"] == 1
     val = [float(r["val_loss"]) for r in rows(toy_run) if r["val_loss"]]
     assert summary["best_val_loss"] == min(val)

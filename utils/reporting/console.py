@@ -46,8 +46,12 @@ def headlines(
     yield f"device  {device.describe()}"
     if dist.world_size > 1:
         yield f"ranks   {dist.world_size}, by {s.parallel}"
-    length = f"{s.minutes:g} minutes" if s.minutes else f"{s.steps:,}"
-    yield f"steps   {length} of {settings.tokens_per_step * dist.world_size:,} tokens"
+    tokens = settings.tokens_per_step * dist.world_size
+    if s.minutes:
+        yield f"steps   {s.minutes:g} minutes of {tokens:,} tokens"
+    else:
+        epochs = s.steps * tokens / meta["train_tokens"]
+        yield f"steps   {s.steps:,} of {tokens:,} tokens: the text {epochs:.1f} times"
     if settings.optim.warmup >= s.steps and not s.minutes:
         yield f"note    warmup={settings.optim.warmup} steps, so lr is never reached"
 
@@ -55,7 +59,8 @@ def headlines(
 def last_lines(summary: dict[str, Any]) -> Iterator[str]:
     """What a finished run says last: how much, how good, where the time went."""
     loss, step = summary["best_val_loss"], summary["best_step"]
-    done = f"{summary['tokens']:,} tokens in {summary['seconds']:.0f} s"
+    seen = f"{summary['tokens']:,} tokens, the text {summary['epochs']:.1f} times,"
+    done = f"{seen} in {summary['seconds']:.0f} s"
     best = f"best val loss {float('inf') if loss is None else loss:.4f} at step {step}"
     odd = ((summary["spikes"], "loss spikes"), (summary["overflows"], "float16 overflows"))
     yield f"done    {done}; {best}" + "".join(f"; {n} {what}" for n, what in odd if n)

@@ -36,6 +36,7 @@ def summarize(
         "steps": state.step,
         "stopped_by": stopped_by,
         "tokens": tokens,
+        "epochs": round(tokens / state.data["train_tokens"], 3),  # times the text was seen
         "seconds": round(clock.training, 3),  # of training: steps and data
         "seconds_in": {part: round(s, 3) for part, s in clock.seconds_in().items()},
         "tokens_per_s": round(tokens / max(clock.training, 1e-9)),
