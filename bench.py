@@ -19,18 +19,16 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from model import few_rows
 from tok.cli import Parser, run
-from utils.bench.limits import limits_of
-from utils.bench.profile import trace
-from utils.bench.races import BENCHES, SHAPES, WRITE
-from utils.bench.workloads import gpt, stepper, writer
-from utils.device import Device, peak_memory, pick_device
-from utils.reporting.summary import commit, machine
 
 TINY = Path(__file__).parent / "data" / "tiny.txt"
+EFFORT = ("gflops", "of_matmul", "mfu", "peak_memory")
+BENCHES = {  # name, as in `RACES`: the unit of its rates, what further figures there are
+    "train": ("tok/s", EFFORT),
+    "write": ("tok/s", ()),
+    "attention": ("tok/s", EFFORT),
+    "tokenizer": ("MB/s", ()),
+}
 
 
 def short(value: float) -> str:
@@ -63,26 +61,6 @@ def line(row: dict[str, Any], work: str, more: Sequence[str]) -> str:
     return (usual + "".join(f"{text:>11}" for text in shown)).rstrip()
 
 
-def profile(directory: Path, device: Device) -> None:
-    """Trace 5 training steps and 64 written tokens; print where, and what was most expensive."""
-    shape, (wide, _) = SHAPES["4x128"], WRITE["4x128"]
-    step = stepper(gpt(shape), shape, device)
-    works = {
-        "train": lambda: [step() for _ in range(5)],
-        "write": writer(few_rows(gpt(wide).to(device.device)).eval(), 1, min(64, wide[3] - 1)),
-    }
-    directory.mkdir(parents=True, exist_ok=True)
-    for name, call in works.items():
-        call()  # the first time, memory is asked for
-        path = directory / f"{name}.pt.trace.json"
-        costs = trace(call, path, device)
-        whole = sum(cost.ms for cost in costs)
-        print(f"\n{path}\n{'most expensive operations':60}{'own time':>12}{'share':>8}{'calls':>8}")
-        for cost in costs[:10]:
-            print(f"{cost.name[:58]:60}{cost.ms:>9.2f} ms{cost.ms / whole:>8.0%}{cost.calls:>8,}")
-    print("\nopen them at https://ui.perfetto.dev, or the directory with TensorBoard's profiler")
-
-
 def parse(argv: Sequence[str] | None) -> Namespace:
     """Read the flags."""
     p = Parser(prog="bench.py", description=__doc__)
@@ -105,6 +83,8 @@ def parse(argv: Sequence[str] | None) -> Namespace:
 
 def origin(a: Namespace, argv: Sequence[str] | None) -> dict[str, Any]:
     """Where figures come from: date, commit, command, rounds asked for, machine."""
+    from utils.reporting.summary import commit, machine
+
     now = datetime.now(timezone.utc).isoformat(timespec="seconds")
     command = shlex.join(["python", "bench.py", *(sys.argv[1:] if argv is None else argv)])
     return {"date": now, **commit(), "command": command, "runs": a.runs, "machine": machine()}
@@ -113,9 +93,18 @@ def origin(a: Namespace, argv: Sequence[str] | None) -> dict[str, Any]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the benchmarks named and print what they give."""
     a, start, results = parse(argv), time.perf_counter(), []
+
+    import torch
+
+    from utils.bench.limits import limits_of
+    from utils.bench.races import RACES
+    from utils.device import peak_memory, pick_device
+
     device = pick_device(a.device, a.dtype)
     print(f"{device.describe()}, torch {torch.__version__}")
     if a.profile:
+        from utils.bench.profile import profile
+
         profile(a.profile, device)
         return 0
     limits = limits_of(device)
@@ -123,10 +112,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(f"matmul {limits.flops / 1e9:,.0f} GFLOP/s, {how}; ", end="")
     print(f"a copy {limits.copy / 1e9:,.1f} GB/s, read and written, measured")
     for name in a.only:
-        races, unit, figures = BENCHES[name]
+        unit, figures = BENCHES[name]
         more = [key for key in figures if key != ("of_matmul" if limits.named else "mfu")]
         print(head(name, unit, more))
-        for race in races(a, device, limits, print):
+        for race in RACES[name](a, device, limits, print):
             for i, row in enumerate(race.rows(a.runs)):
                 results.append({"bench": name, **row, "unit": unit})
                 print(line(row, "" if i else race.work, more), flush=True)

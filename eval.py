@@ -9,18 +9,14 @@ from argparse import Namespace
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from data.mixture import Mixture, open_mixture
 from tok.cli import Parser, run
 from utils.config import settings_from
-from utils.device import pick_device
-from utils.reporting.summary import write_json
 from utils.runs import latest_run, run_dir
-from utils.training.baselines import bigram_baseline, uniform_baseline, unigram_baseline
-from utils.training.checkpoint import load_model, same_data
-from utils.training.evaluate import evaluate_all
-from utils.training.objective import next_token
+
+if TYPE_CHECKING:  # what needs torch is imported by `main`, not for --help or a wrong flag
+    from data.mixture import Mixture
 
 
 def parse(argv: Sequence[str] | None) -> Namespace:
@@ -37,8 +33,11 @@ def parse(argv: Sequence[str] | None) -> Namespace:
     return p.parse_args(argv)
 
 
-def open_text(a: Namespace, path: Path, checkpoint: dict[str, Any]) -> Mixture:
+def open_text(a: Namespace, path: Path, checkpoint: dict[str, Any]) -> "Mixture":
     """The text to score: the run's own, or a.data through the run's tokenizer."""
+    from data.mixture import open_mixture
+    from utils.training.checkpoint import same_data
+
     own = settings_from(checkpoint["settings"]).data
     if a.data:
         own = replace(own, data=a.data, mixture="", tokenizer=str(path / "tokenizer.json"))
@@ -57,6 +56,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     if a.batch_size < 1:
         raise ValueError(f"batch_size={a.batch_size} must be at least 1")
     path = run_dir(a.run) if a.run else latest_run()
+
+    from utils.device import pick_device
+    from utils.reporting.summary import write_json
+    from utils.training.baselines import bigram_baseline, uniform_baseline, unigram_baseline
+    from utils.training.checkpoint import load_model
+    from utils.training.evaluate import evaluate_all
+    from utils.training.objective import next_token
+
     device = pick_device(a.device, a.dtype)
     model, tokenizer, checkpoint = load_model(path, a.ckpt)
     mixture = open_text(a, path, checkpoint)

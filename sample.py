@@ -10,17 +10,11 @@ python sample.py --interactive
 from argparse import Namespace
 from collections.abc import Sequence
 
-from data.store import end_id
-from model import few_rows
-from model.generation import check_sampling
+from model.generation.limits import check_sampling
 from tok.cli import Parser, run
-from utils.device import pick_device
 from utils.runs import latest_run, run_dir
-from utils.training.checkpoint import load_model
-from utils.writing.compile import compiled_step
-from utils.writing.tables import alternatives, grid
+from utils.writing.stops import check_stops
 from utils.writing.terminal import converse, heading, note, read_prompts, show
-from utils.writing.text import check_stops, start_ids, stream_batch, stream_text
 
 
 def parse(argv: Sequence[str] | None) -> Namespace:
@@ -79,12 +73,21 @@ def main(argv: Sequence[str] | None = None) -> None:
     a = parse(argv)
     check(a)
     path = run_dir(a.run) if a.run else latest_run()
+    prompts = [""] if a.interactive else read_prompts(a.prompt, a.prompt_file)
+    prompts = [prompt for prompt in prompts for _ in range(a.num)]
+
+    from data.store import end_id  # here, not above: flags are checked before torch is imported
+    from model import few_rows
+    from utils.device import pick_device
+    from utils.training.checkpoint import load_model
+    from utils.writing.compile import compiled_step
+    from utils.writing.tables import alternatives, grid
+    from utils.writing.text import start_ids, stream_batch, stream_text
+
     device = pick_device(a.device).device
     model, tokenizer, checkpoint = load_model(path, a.ckpt)
     few_rows(model.to(device).eval())
     end, T, V = end_id(checkpoint["data"], tokenizer), model.config.block_size, tokenizer.vocab_size
-    prompts = [""] if a.interactive else read_prompts(a.prompt, a.prompt_file)
-    prompts = [prompt for prompt in prompts for _ in range(a.num)]
     n = max(len(start_ids(tokenizer, prompt, end)) for prompt in prompts)
     note(f"{path}/{a.ckpt}.pt, step {checkpoint['step']}, {model.n_params():,} parameters")
     if n > T:

@@ -32,7 +32,7 @@ from utils.config import (
     settings_from,
     settings_of,
 )
-from utils.training.evaluate import perplexity
+from utils.training.score import perplexity
 
 Values = dict[str, Any]
 

@@ -14,23 +14,18 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from signal import Signals
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tok.cli import Parser
 from tok.cli import run as run_command
 from utils.config import Settings, add_settings, settings_of
-from utils.device import compiled, memory_advice, pick_device
-from utils.distributed import start_processes, wrap_ddp
-from utils.forecast import forecast
 from utils.reporting.events import Callback
 from utils.runs import run_dir
-from utils.session import Session
 from utils.training.budget import ended_by, steps_in_all
-from utils.training.evaluate import evaluate_all
 from utils.training.interrupt import Interrupt
-from utils.training.objective import next_token
-from utils.training.optim import lr_at
-from utils.training.step import TrainStep
+
+if TYPE_CHECKING:  # what needs torch is imported when a run begins, not for --help or a wrong flag
+    from utils.session import Session
 
 
 def parse(argv: Sequence[str] | None) -> tuple[Namespace, Settings]:
@@ -53,28 +48,28 @@ def parse(argv: Sequence[str] | None) -> tuple[Namespace, Settings]:
     return args, settings
 
 
-def evaluate_and_save(session: Session, model: Any) -> None:
+def evaluate_and_save(session: "Session") -> None:
     """Score the validation split; save last.pt, and best.pt if the score is strictly better."""
-    state, s, datasets = session.state, session.settings.train, session.mixture.datasets
+    state = session.state
     with session.clock("evaluation"):
-        score, sources = evaluate_all(model, next_token, datasets, s.batch_size, session.device)
+        score, sources = session.evaluate()
         best = state.note(session.dist.broadcast([score.loss])[0])
         session.tracker.evaluation(state.step, score, sources, best)
     if best:
         session.save("best.pt")
-    session.save("last.pt", keep=s.keep)
+    session.save("last.pt", keep=session.settings.train.keep)
 
 
-def loop(session: Session, stop: Interrupt, overfit: bool) -> str:
+def loop(session: "Session", stop: Interrupt, overfit: bool) -> str:
     """Evaluate, save, step, report, again and again; gives what ended it.
 
     The ranks agree on all that a clock or a signal decides by the messages of the last step.
     """
+    from utils.training.optim import lr_at
+
     s, o = session.settings.train, session.settings.optim
     state, dist, tracker, clock = session.state, session.dist, session.tracker, session.clock
-    model = compiled(state.model, session.device.device, tracker.say) if s.compile else state.model
-    parts = state.optimizer, state.scaler, session.device, o.grad_clip, dist
-    step = TrainStep(wrap_ddp(model, dist, s.parallel), next_token, *parts)
+    step = session.train_step()
     message = partial(session.message, stop)
     messages, resumed = dist.all_gather(message()), state.step
     saved = messages[0][1]
@@ -84,7 +79,7 @@ def loop(session: Session, stop: Interrupt, overfit: bool) -> str:
         tracker.steps = steps = steps_in_all(state.step, seconds, s)
         new, last = state.step > resumed, state.step >= steps
         if (new and (last or state.step % s.eval_every == 0)) or (last and not state.best_step):
-            evaluate_and_save(session, model)
+            evaluate_and_save(session)
             saved = seconds
             if s.sample and not last:
                 session.show_story(s.sample)
@@ -119,16 +114,11 @@ def run(
     Callbacks get every event (`utils.reporting.events`) on the main process. `stopped_by` is steps,
     minutes, patience, diverged, SIGINT or SIGTERM; after a signal no summary.json is written.
     """
-    s = settings.train
-    device = pick_device(s.device, s.dtype)
-    with (
-        memory_advice(s.batch_size, s.accum),
-        start_processes(device) as dist,
-        Session(settings, device, dist, resume=resume) as session,
-    ):
-        session.open(callbacks)
+    from utils.session import started
+
+    with started(settings, callbacks, resume=resume) as session:
         try:
-            with Interrupt(patient=dist.world_size > 1) as stop:
+            with Interrupt(patient=session.dist.world_size > 1) as stop:
                 ended = loop(session, stop, overfit)
         except FloatingPointError as e:
             return session.diverged(e, again=not overfit)
@@ -139,6 +129,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Train. Exit status: 0, 3 for a loss that is not finite, 128 + n after signal n."""
     args, settings = parse(argv)
     if args.dry_run:
+        from utils.forecast import forecast
+
         return forecast(settings)
     ended = run(settings, resume=args.resume, overfit=args.overfit)["stopped_by"]
     if ended.startswith("SIG"):

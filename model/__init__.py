@@ -1,15 +1,23 @@
-"""ids -> logits. Opens no file, prints nothing, reads no environment; needs torch alone."""
+"""ids -> logits. Opens no file, prints nothing, reads no environment; needs torch alone.
 
-from model.adapt.few_rows import few_rows
-from model.attention import CausalSelfAttention
+A name is imported when it is first asked for: who reads `model.config` only, to check a flag, does
+not wait two seconds for torch.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from model.config import GPTConfig
-from model.generation import KVCache, generate, pick_next
-from model.gpt import MLP, Block, TinyGPT
-from model.norm import Norm
-from model.positions import rope_table
 
-MODELS: dict[str, tuple[type[GPTConfig], type[TinyGPT]]] = {"gpt": (GPTConfig, TinyGPT)}
-"""The kinds of model that a checkpoint may hold: a config and what is built from it."""
+if TYPE_CHECKING:
+    from model.adapt.few_rows import few_rows
+    from model.attention import CausalSelfAttention
+    from model.generation.cache import KVCache
+    from model.generation.loop import generate
+    from model.generation.sampling import pick_next
+    from model.gpt import MLP, MODELS, Block, TinyGPT
+    from model.norm import Norm
+    from model.positions import rope_table
 
 __all__ = [
     "MLP",
@@ -25,3 +33,23 @@ __all__ = [
     "pick_next",
     "rope_table",
 ]
+
+HOMES = {  # module: its names above
+    "adapt.few_rows": ("few_rows",),
+    "attention": ("CausalSelfAttention",),
+    "generation.cache": ("KVCache",),
+    "generation.loop": ("generate",),
+    "generation.sampling": ("pick_next",),
+    "gpt": ("MLP", "MODELS", "Block", "TinyGPT"),
+    "norm": ("Norm",),
+    "positions": ("rope_table",),
+}
+
+if not TYPE_CHECKING:  # there every name is known, and a wrong one an error
+
+    def __getattr__(name: str) -> Any:
+        """Import a name of `__all__` from its home (PEP 562)."""
+        for home, names in HOMES.items():
+            if name in names:
+                return getattr(import_module(f"model.{home}"), name)
+        raise AttributeError(f"module 'model' has no attribute {name!r}")

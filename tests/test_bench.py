@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import bench
-from utils.bench import limits, races
+from utils.bench import limits, profile, races
 from utils.bench.limits import Limits, best_of, card_peak, copy_peak, free_memory, matmul_peak
 from utils.bench.profile import trace
 from utils.bench.races import Race, effort, reading
@@ -214,10 +214,9 @@ TOYS = (1, 2, 16, 8, 2, 65)
 @pytest.fixture
 def toys(monkeypatch):
     """The same races in toy shapes."""
-    monkeypatch.setattr(races, "SHAPES", {"4x128": TOYS, "12x768": TOYS})
-    monkeypatch.setattr(bench, "SHAPES", {"4x128": TOYS})
     written = {"4x128": (TOYS, (3, 4)), "12x768": (TOYS, (2, 4))}
-    for module in (bench, races):
+    for module in (races, profile):
+        monkeypatch.setattr(module, "SHAPES", {"4x128": TOYS, "12x768": TOYS})
         monkeypatch.setattr(module, "WRITE", written)
     monkeypatch.setattr(races, "BLOCKS", {"8": TOYS})
     monkeypatch.setattr(races, "free_memory", lambda device: 9e9)
@@ -310,7 +309,7 @@ def test_bench_of_the_tokenizer(toys, capfd, text_file):
 
 
 def test_an_mfu_is_told_of_a_named_peak(toys, capfd, monkeypatch):
-    monkeypatch.setattr(bench, "limits_of", lambda device: Limits(1e12, True, 1e9))
+    monkeypatch.setattr(limits, "limits_of", lambda device: Limits(1e12, True, 1e9))
     people, found = told(capfd, "--only", "train", "--runs", "1")
     assert "matmul 1,000 GFLOP/s, by its datasheet" in people[1]
     assert all(r["mfu"] > 0 and "of_matmul" not in r for r in found["results"])

@@ -10,8 +10,9 @@ from model import GPTConfig, TinyGPT
 from utils.device import pick_device
 from utils.reporting.tracker import Mean
 from utils.training.baselines import bigram_baseline, uniform_baseline, unigram_baseline
-from utils.training.evaluate import Score, evaluate, perplexity
+from utils.training.evaluate import evaluate
 from utils.training.objective import next_token
+from utils.training.score import Score, perplexity
 
 
 def test_mean():

@@ -7,7 +7,7 @@ import torch
 from sharp_model import POS, WAYS, S, model, prompts, written
 
 from model import KVCache, generate
-from model.generation import CompiledStep
+from model.generation.compiled import CompiledStep
 
 
 def test_any_step_may_take_the_models_place():

@@ -22,13 +22,13 @@ from tok import BPETokenizer
 from utils.training.checkpoint import load_model
 from utils.writing import terminal
 from utils.writing.compile import compiled_step
+from utils.writing.stops import up_to
 from utils.writing.tables import alternatives, distinct, grid_row
 from utils.writing.text import (
     Written,
     generate_ids,
     stream_batch,
     stream_text,
-    up_to,
     write_batch,
     write_text,
 )
@@ -171,7 +171,7 @@ def test_every_flag_reaches_the_model(toy_run, monkeypatch):
         return load_model(path, ckpt)
 
     monkeypatch.setattr("utils.writing.text.generate", write)
-    monkeypatch.setattr(sample, "load_model", load)
+    monkeypatch.setattr("utils.training.checkpoint.load_model", load)
     flags = ["--temp", "0.7", "--top_k", "9", "--top_p", "0.9", "--min_p", "0.01", "--seed", "5"]
     flags += ["--repetition_penalty", "1.2", "--steps", "3", "--no-cache", "--ckpt", "last"]
     sample.main([*flags, "--prompt", "a", "--device", "cpu"])

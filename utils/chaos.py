@@ -19,12 +19,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from tok.cli import Parser, run
 from utils.reporting.csv import COLUMNS
 from utils.runs import run_dir
-from utils.training.checkpoint import load_checkpoint
 
 TRAIN = Path(__file__).parent.parent / "train.py"
 Process = subprocess.Popen[bytes]
@@ -58,6 +55,8 @@ def kill_at(process: Process, path: Path, seconds: float, in_save: bool) -> str:
 
 def equal(a: Any, b: Any) -> bool:
     """Whether two nested states are equal to the bit."""
+    import torch
+
     if isinstance(a, torch.Tensor):
         return torch.equal(a, b)
     if isinstance(a, dict):
@@ -75,6 +74,8 @@ def rows(path: Path) -> list[list[str]]:
 
 def differences(a: Path, b: Path) -> list[str]:
     """Name what is not equal in two runs: ["last.pt: model", "metrics.csv"]."""
+    from utils.training.checkpoint import load_checkpoint
+
     found = []
     for name in ("best.pt", "last.pt"):
         one, other = load_checkpoint(a / name), load_checkpoint(b / name)

@@ -12,7 +12,7 @@ from typing import Any
 from tok.cli import Parser, run
 from tok.files import replacing
 from utils.runs import latest_run, run_dir
-from utils.training.evaluate import perplexity
+from utils.training.score import perplexity
 
 
 def read_metrics(run: Path) -> dict[str, list[tuple[int, float]]]:

@@ -1,7 +1,8 @@
 """A training under way: the data, the model and its optimizer, the sinks that report it."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from shlex import quote
@@ -14,8 +15,8 @@ from data.phases import parse_phases
 from data.sampler import BatchSampler
 from model import TinyGPT
 from utils.config import Settings, flat
-from utils.device import Device
-from utils.distributed import Distributed, apply_fsdp
+from utils.device import Device, compiled, memory_advice, pick_device
+from utils.distributed import Distributed, apply_fsdp, start_processes, wrap_ddp
 from utils.reporting.console import Console, headlines
 from utils.reporting.csv import MetricsCSV
 from utils.reporting.events import Callback, Finished
@@ -24,8 +25,12 @@ from utils.reporting.tracker import Tracker
 from utils.runs import open_run, run_dir
 from utils.training.budget import Clock
 from utils.training.checkpoint import TrainState, keep_newest, load_checkpoint
+from utils.training.evaluate import evaluate_all
 from utils.training.interrupt import Interrupt
+from utils.training.objective import next_token
 from utils.training.optim import make_optimizer, muon_groups
+from utils.training.score import Score
+from utils.training.step import TrainStep
 from utils.writing.text import write_text
 
 
@@ -107,6 +112,20 @@ class Session:
         self.commit = commit()  # now: the code may change while it runs
         shown = self.settings, self.data, state, self.device, dist
         self.tracker.say("\n".join(headlines(self.path, *shown)))
+        model: Any = state.model
+        self.model = compiled(model, self.device.device, self.tracker.say) if s.compile else model
+
+    def train_step(self) -> TrainStep:
+        """What takes a step of this run: see `TrainStep`."""
+        state, grad_clip = self.state, self.settings.optim.grad_clip
+        parts = state.optimizer, state.scaler, self.device, grad_clip, self.dist
+        model = wrap_ddp(self.model, self.dist, self.settings.train.parallel)
+        return TrainStep(model, next_token, *parts)
+
+    def evaluate(self) -> tuple[Score, dict[str, Score]]:
+        """Score every source's validation split: (all together, each by name)."""
+        B = self.settings.train.batch_size
+        return evaluate_all(self.model, next_token, self.mixture.datasets, B, self.device)
 
     def message(self, stop: Interrupt) -> list[float]:
         """What ranks tell each other each step: the signal that has come, the seconds so far."""
@@ -177,3 +196,19 @@ class Session:
             self.save("last.pt")
         for sink in self.sinks:
             sink.close()
+
+
+@contextmanager
+def started(
+    settings: Settings, callbacks: Sequence[Callback] = (), *, resume: bool = False
+) -> Iterator[Session]:
+    """An open session on the device and among the processes that there are; closed afterwards."""
+    s = settings.train
+    device = pick_device(s.device, s.dtype)
+    with (
+        memory_advice(s.batch_size, s.accum),
+        start_processes(device) as dist,
+        Session(settings, device, dist, resume=resume) as session,
+    ):
+        session.open(callbacks)
+        yield session

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from model.generation.context import CachedDecoder, DecodeStep, UncachedDecoder, receptive_field
+from model.generation.limits import check_sampling
 from model.generation.prompts import (
     Prompts,
     Seeds,
@@ -18,7 +19,7 @@ from model.generation.prompts import (
     seeds_of,
     uniforms,
 )
-from model.generation.sampling import check_sampling, pick_next
+from model.generation.sampling import pick_next
 from model.gpt import TinyGPT
 
 Callback = Callable[[Tensor, Tensor], object]  # takes ids (B,) and logits (B,V)

@@ -16,7 +16,7 @@ from utils.device import Device
 from utils.distributed import Distributed
 from utils.reporting.events import Evaluation, Event, Finished, Message, Step
 from utils.training.checkpoint import TrainState
-from utils.training.evaluate import perplexity
+from utils.training.score import perplexity
 
 QUIET = 5.0  # seconds between lines where there is no terminal to draw a bar on
 BAR = "{percentage:3.0f}%|{bar:24}| {n}/{total} [{elapsed}<{remaining}]{postfix}"

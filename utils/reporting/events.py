@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from utils.training.evaluate import Score
+from utils.training.score import Score
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from typing import Any
 
 from utils.reporting.events import Callback, Evaluation, Event, Interval, Message, Step
 from utils.training.budget import Clock
-from utils.training.evaluate import Score
+from utils.training.score import Score
 
 
 class Mean:

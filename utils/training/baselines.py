@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from utils.training.evaluate import Score
+from utils.training.score import Score
 
 
 def uniform_baseline(val: np.ndarray, V: int, n_bytes: int) -> Score:

@@ -1,8 +1,6 @@
-"""How good a model is: cross-entropy over a whole split, perplexity, bits per byte."""
+"""How good a model is: its score over a whole split."""
 
-import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -12,40 +10,7 @@ from data.store import TokenDataset
 from model import TinyGPT
 from utils.device import Device
 from utils.training.objective import Objective
-
-
-def perplexity(loss: float) -> float:
-    """exp(loss), loss in nats: how many equally likely tokens the model hesitates between."""
-    return math.exp(loss) if loss < 700 else math.inf
-
-
-@dataclass(frozen=True)
-class Score:
-    """Result over a split: summed nats, tokens predicted, and the bytes of text they stand for."""
-
-    nats: float
-    tokens: int
-    bytes: int
-
-    def __add__(self, other: "Score") -> "Score":
-        """The score over both splits."""
-        nats, tokens = self.nats + other.nats, self.tokens + other.tokens
-        return Score(nats, tokens, self.bytes + other.bytes)
-
-    @property
-    def loss(self) -> float:
-        """Nats per token."""
-        return self.nats / self.tokens
-
-    @property
-    def ppl(self) -> float:
-        """Perplexity per token."""
-        return perplexity(self.loss)
-
-    @property
-    def bits_per_byte(self) -> float:
-        """Bits per byte of text: comparable across tokenizers, as loss and perplexity are not."""
-        return self.nats / math.log(2) / self.bytes
+from utils.training.score import Score
 
 
 @torch.no_grad()

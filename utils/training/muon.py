@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from utils.training.lean import Optimizer
+
 ABC = 3.4445, -4.7750, 2.0315  # aX + b(XX^T)X + c(XX^T)^2X: singular values in (0, 1] go near 1
 
 
@@ -30,7 +32,7 @@ def orthogonal(X: Tensor, dtype: torch.dtype = torch.float32, steps: int = 5) ->
     return (Y.mT if transposed else Y).to(X.dtype)
 
 
-class Muon(torch.optim.Optimizer):
+class Muon(Optimizer):
     """Muon for groups {"params": [...], "rows": [...]} of matrices.
 
     rows are the heights of the parts that are stacked in each parameter; each part is made

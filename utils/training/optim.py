@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from utils.config import OptimConfig
+from utils.training.lean import AdamW
 from utils.training.muon import CombinedOptimizer, Muon
 
 Groups = list[dict[str, Any]]
@@ -35,7 +36,7 @@ def make_optimizer(
     ]
     fused = all(p.device.type in ("cpu", "cuda") for p in rest)  # one kernel for all
     betas = (config.beta1, config.beta2)
-    adamw = torch.optim.AdamW(groups, lr=config.lr, betas=betas, fused=fused)
+    adamw = AdamW(groups, lr=config.lr, betas=betas, fused=fused)
     if config.optimizer == "adamw":
         return adamw
     if not muon:

@@ -6,11 +6,12 @@ import stat
 import sys
 import time
 from collections.abc import Callable, Iterable
-from typing import TextIO
-
-from torch import Tensor
+from typing import TYPE_CHECKING, TextIO
 
 from tok.files import as_text, read_text
+
+if TYPE_CHECKING:  # prompts are read before torch is imported
+    from torch import Tensor
 
 
 def note(text: str) -> None:
@@ -76,7 +77,7 @@ class Pace:
     def __init__(self) -> None:
         self.tokens, self.start = 0, time.perf_counter()
 
-    def __call__(self, ids: Tensor, logits: Tensor) -> None:
+    def __call__(self, ids: "Tensor", logits: "Tensor") -> None:
         """Count a step's ids (B,)."""
         self.tokens += len(ids)
 

@@ -1,0 +1,38 @@
+"""What a model scores: cross-entropy, perplexity, bits per byte. Imports no torch."""
+
+import math
+from dataclasses import dataclass
+
+
+def perplexity(loss: float) -> float:
+    """exp(loss), loss in nats: how many equally likely tokens the model hesitates between."""
+    return math.exp(loss) if loss < 700 else math.inf
+
+
+@dataclass(frozen=True)
+class Score:
+    """Result over a split: summed nats, tokens predicted, and the bytes of text they stand for."""
+
+    nats: float
+    tokens: int
+    bytes: int
+
+    def __add__(self, other: "Score") -> "Score":
+        """The score over both splits."""
+        nats, tokens = self.nats + other.nats, self.tokens + other.tokens
+        return Score(nats, tokens, self.bytes + other.bytes)
+
+    @property
+    def loss(self) -> float:
+        """Nats per token."""
+        return self.nats / self.tokens
+
+    @property
+    def ppl(self) -> float:
+        """Perplexity per token."""
+        return perplexity(self.loss)
+
+    @property
+    def bits_per_byte(self) -> float:
+        """Bits per byte of text: comparable across tokenizers, as loss and perplexity are not."""
+        return self.nats / math.log(2) / self.bytes
