@@ -37,6 +37,7 @@ def parse(argv: Sequence[str] | None) -> Namespace:
     p.add_argument("--min_p", type=float, help="drop tokens below this share of the likeliest")
     p.add_argument("--repetition_penalty", type=float, default=1.0, help="> 1: repeats less (CTRL)")
     p.add_argument("--seed", type=int, help="the same seed writes the same text")
+    p.add_argument("--novelty", action="store_true", help="say what stands in the training text")
     p.add_argument("--no-cache", action="store_true", help="the same text, without the KV cache")
     p.add_argument("--compile", action="store_true", help="torch.compile, if it is faster")
     p.add_argument("--device", default="auto", help="auto, cpu, cuda, mps")
@@ -64,6 +65,8 @@ def check(a: Namespace) -> None:
     check_stops(a.stop)
     if a.interactive and (a.prompt or a.prompt_file or a.num > 1):
         raise ValueError("--interactive continues what you type; leave out prompts and --num")
+    if a.novelty and (a.interactive or a.grid or a.show_probs):
+        raise ValueError("--novelty judges whole texts; leave out the other way to write")
     if a.compile and a.no_cache:
         raise ValueError("--compile compiles a step with the cache; leave out --no-cache")
 
@@ -81,11 +84,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     from utils.device import pick_device
     from utils.training.checkpoint import load_model
     from utils.writing.compile import compiled_step
+    from utils.writing.novelty import novelty, training_text, training_words
     from utils.writing.tables import alternatives, grid
     from utils.writing.text import start_ids, stream_batch, stream_text
 
     device = pick_device(a.device).device
     model, tokenizer, checkpoint = load_model(path, a.ckpt)
+    training = training_text(checkpoint) if a.novelty else None
     few_rows(model.to(device).eval())
     end, T, V = end_id(checkpoint["data"], tokenizer), model.config.block_size, tokenizer.vocab_size
     n = max(len(start_ids(tokenizer, prompt, end)) for prompt in prompts)
@@ -113,9 +118,12 @@ def main(argv: Sequence[str] | None = None) -> None:
                 print(line, flush=True)
     else:
         texts = stream_batch(model, tokenizer, prompts, a.steps, **one)
+        written = []
         for i, (prompt, pieces) in enumerate(zip(prompts, texts, strict=True), 1):
             heading(i, len(prompts))
-            show(prompt, pieces)
+            written.append(show(prompt, pieces))
+        if training:
+            note(str(novelty(written, training_words(training.datasets.values()))))
 
 
 if __name__ == "__main__":

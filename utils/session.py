@@ -31,6 +31,7 @@ from utils.training.objective import next_token
 from utils.training.optim import make_optimizer, muon_groups
 from utils.training.score import Score
 from utils.training.step import TrainStep
+from utils.writing.novelty import novelty, training_words
 from utils.writing.text import write_text
 
 
@@ -144,11 +145,15 @@ class Session:
         sampling = {"temperature": 0.6, "top_k": 50, "seed": seed, "end": end}
         return write_text(self.state.model, self.data.tokenizer, "", n, **sampling).strip()
 
-    def show_story(self, n: int, indent: str = "    ") -> None:
-        """Show such a text to people."""
+    def show_story(self, n: int, indent: str = "    ", known: bool = False) -> None:
+        """Show such a text to people, and with `known` how much of it stands in the training."""
         if self.dist.is_main:
             with self.clock("samples"):
-                self.tracker.say(indent + self.story(n).replace("\n", "\n" + indent))
+                text = self.story(n)
+                self.tracker.say(indent + text.replace("\n", "\n" + indent))
+                if known:
+                    training = training_words(self.mixture.datasets.values())
+                    self.tracker.say(f"\n{novelty([text], training)}")
 
     def summary(self, stopped_by: str) -> dict[str, Any]:
         """What summary.json holds."""
@@ -167,7 +172,7 @@ class Session:
         self.write(summary)
         if tokens := self.settings.train.sample:
             self.tracker.say("")
-            self.show_story(4 * tokens, indent="")
+            self.show_story(4 * tokens, indent="", known=True)
             self.tracker.say(f"\nnext: python sample.py --run {quote(str(self.path))}")
         return summary
 

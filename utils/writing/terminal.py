@@ -63,12 +63,15 @@ def heading(i: int, n: int) -> None:
         print(bold(f"--- {i}"))
 
 
-def show(prompt: str, pieces: Iterable[str]) -> None:
-    """Print a prompt once, in bold on a terminal, and its continuation as it comes."""
+def show(prompt: str, pieces: Iterable[str]) -> str:
+    """Print a prompt once, in bold on a terminal, and its continuation as it comes; gives both."""
     print(bold(prompt), end="", flush=True)
+    text = prompt
     for piece in pieces:
         print(piece, end="", flush=True)
+        text += piece
     print()
+    return text
 
 
 class Pace:
