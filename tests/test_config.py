@@ -16,6 +16,7 @@ from utils.config import (
     settings_of,
     write_yaml,
 )
+from utils.recipe import recipe
 from utils.runs import run_dir
 
 
@@ -85,7 +86,9 @@ def test_data_without_config_leaves_how_tiny_is_read(monkeypatch):
     assert parsed("--data", "./data/tiny.txt").data.doc_sep == "\n\n"
     settings = parsed("--data", "some/where.txt")
     assert settings.data.doc_sep == "<|endoftext|>"
-    assert settings.model == parsed().model
+    own = {"data": "some/where.txt", "doc_sep": "<|endoftext|>", "run": "where"}
+    own["sampling"] = "shuffle"
+    assert flat(settings) == flat(parsed()) | recipe(0) | own
     assert settings.train.run == "where"
 
 

@@ -23,7 +23,8 @@ ORDER = {  # inside a room: what stands earlier may not import what stands later
     "model": "config norm positions attention gpt generation adapt convert",
     "data": "text hashes download store encode overlap phases loader sampler prepare mixture "
     "plots stories",
-    "utils": "device config runs distributed training writing reporting bench session forecast",
+    "utils": "device recipe config runs distributed training writing reporting bench session "
+    "forecast",
 }
 COMMANDS = {"chaos", "plot", "tokenizer_report", "settings_table"}  # python -m utils.NAME: on top
 DOCS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "data" / "README.md"]

@@ -15,6 +15,7 @@ import yaml
 from model.config import GPTConfig, check_choices, setting
 from tok import END_OF_TEXT
 from tok.cli import Parser, unknown_name
+from utils.recipe import recipe, text_bytes
 
 DEFAULT = Path(__file__).parent.parent / "configs" / "tiny.yaml"
 
@@ -246,6 +247,8 @@ def add_settings(parser: Parser) -> None:
             shown = repr(f.default) if f.default == "" else f.default
             if defaults.get(f.name, f.default) != f.default:
                 shown = f"{shown}; in tiny.yaml {defaults[f.name]!r}"
+            if f.name in recipe(0):
+                shown = f"{shown}; by the length of a text of yours"
             group.add_argument(
                 f"--{f.name}",
                 default=SUPPRESS,
@@ -263,7 +266,7 @@ def own_values(values: dict[str, Any]) -> dict[str, Any]:
 def settings_of(args: Namespace, base: Path | None = None) -> Settings:
     """Settings of parsed flags over a config: `args.config`, else `base`, else configs/tiny.yaml.
 
-    With another text, tiny.yaml gives model and training, not how its own text is read.
+    With another text, `recipe` chooses by its length, and how tiny.yaml's own is read is left out.
     """
     flags = {name: value for name, value in vars(args).items() if name in FIELDS}
     config = Path(args.config or base or DEFAULT)
@@ -277,6 +280,8 @@ def settings_of(args: Namespace, base: Path | None = None) -> Settings:
     if other_text:
         own = {f.name for f in fields(DataConfig)}
         values = {k: v for k, v in values.items() if k not in own}
+        chosen = DataConfig(**{k: str(flags[k]) for k in ("data", "mixture") if k in flags})
+        values |= recipe(text_bytes(chosen.data, chosen.mixture))
     try:
         settings = settings_from(values)  # on its own first, so that an error names the right file
     except ValueError as e:
