@@ -98,10 +98,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     from utils.bench.limits import limits_of
     from utils.bench.races import RACES
-    from utils.device import peak_memory, pick_device
+    from utils.device import fastest, peak_memory, pick_device
 
     device = pick_device(a.device, a.dtype)
+    device = fastest(device) if a.dtype == "auto" else device
+    a.dtype = device.precision  # the races have processes of their own
     print(f"{device.describe()}, torch {torch.__version__}")
+    if cost := device.cost():
+        print(f"note: {cost}")
     if a.profile:
         from utils.bench.profile import profile
 

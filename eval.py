@@ -5,6 +5,7 @@ python eval.py --run tiny --ckpt last
 python eval.py --run tiny --data other.txt
 """
 
+import sys
 from argparse import Namespace
 from collections.abc import Sequence
 from dataclasses import replace
@@ -64,7 +65,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     from utils.training.evaluate import evaluate_all
     from utils.training.objective import next_token
 
-    device = pick_device(a.device, a.dtype)
+    device = pick_device(a.device, a.dtype)  # auto on a CPU: float32, so that machines agree
+    if cost := device.cost():
+        print(f"note: {cost}", file=sys.stderr)
     model, tokenizer, checkpoint = load_model(path, a.ckpt)
     mixture = open_text(a, path, checkpoint)
     data = mixture.combined(load=True)

@@ -15,6 +15,7 @@ torch.set_num_threads(1)
 WORDS = ["the", "cat", "sat", "on", "a", "mat", "and", "saw", "dog", "run", "to", "old", "red"]
 WORDS += ["barn", "by", "sea", "the", "the"]
 TOY = ["--n_layer", "1", "--n_head", "2", "--d_model", "16", "--block_size", "16"]
+TOY += ["--dtype", "float32"]  # on any machine
 TOY += ["--batch_size", "4", "--device", "cpu", "--sample", "8", "--vocab", "280"]
 
 

@@ -105,7 +105,8 @@ class TrainConfig:
     seed: int = setting(1337, "seed of weights, batches and dropout")
     device: str = setting("auto", "device: auto, cpu, cuda, cuda:1, mps")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = setting(
-        "auto", "precision of the matrix products; auto = the best of the device"
+        "auto",
+        "precision of the matrix products; auto = the best of the device, on a CPU by trial",
     )
     compile: bool = setting(False, "torch.compile the model")
     parallel: Literal["ddp", "fsdp"] = setting(

@@ -22,7 +22,11 @@ def forecast(settings: Settings) -> int:
         TemporaryDirectory() as scratch,
     ):
         session = Session(settings, device, dist, scratch=scratch)
+        device = session.device
         state, tokens = session.state, settings.tokens_per_step * dist.world_size
+        print(f"device      {device.describe()}")
+        if cost := device.cost():
+            print(f"note        {cost}")
         print(f"parameters  {state.model.n_params():,}")
         print(f"tokens      {tokens:,} a step, {tokens * s.steps:,} in {s.steps:,} steps")
         shape = settings.optim, device, s.batch_size, s.recompute

@@ -15,7 +15,7 @@ from data.phases import parse_phases
 from data.sampler import BatchSampler
 from model import TinyGPT
 from utils.config import Settings, flat
-from utils.device import Device, compiled, memory_advice, pick_device
+from utils.device import Device, bfloat16_gain, compiled, fastest, memory_advice, pick_device
 from utils.distributed import Distributed, apply_fsdp, start_processes, wrap_ddp
 from utils.reporting.console import Console, headlines
 from utils.reporting.csv import MetricsCSV
@@ -51,11 +51,12 @@ class Session:
         scratch: str | None = None,
     ):
         d, s, T = settings.data, settings.train, settings.model.block_size
-        self.settings, self.device, self.dist = settings, device, dist
+        self.settings, self.dist = settings, dist
         self.path = run_dir(s.run or Path(d.data).stem)
         self.sinks: list[MetricsCSV | Console] = []
         lazy = s.parallel == "fsdp" and dist.world_size > 1  # the main process's copy is enough
         self.last = load_checkpoint(self.path / "last.pt", mmap=lazy) if resume else None
+        self.device = self.precise(device)
         with dist.main_process_first():
             self.mixture = open_mixture(**d.text, scratch=scratch)
         self.data = self.mixture.combined()
@@ -75,6 +76,17 @@ class Session:
         )
         self.state = self.begin()
 
+    def precise(self, device: Device) -> Device:
+        """The device with its dtype, where that is auto: bfloat16 on a CPU by rank 0's trial.
+
+        A run that goes on keeps the dtype that it began with, whatever this machine does best.
+        """
+        if self.settings.train.dtype != "auto":
+            return device
+        if self.last:
+            return pick_device(str(device.device), self.last["settings"].get("dtype", "auto"))
+        return fastest(device, lambda: self.dist.broadcast([bfloat16_gain()])[0])
+
     def begin(self) -> TrainState:
         """A fresh model, with what trains it."""
         s, o, dist = self.settings.train, self.settings.optim, self.dist
@@ -89,7 +101,8 @@ class Session:
         dtype = self.device.dtype
         optimizer = make_optimizer(model.parameters(), o, matrices=matrices, dtype=dtype)
         scaler = self.device.scaler()
-        return TrainState(model, optimizer, scaler, flat(self.settings), self.data.meta)
+        settings = {**flat(self.settings), "dtype": self.device.precision}  # auto no longer
+        return TrainState(model, optimizer, scaler, settings, self.data.meta)
 
     def open(self, callbacks: Sequence[Callback]) -> None:
         """Make the run's directory, or go on in it from last.pt; open the sinks."""

@@ -44,6 +44,8 @@ def headlines(
     attention = AUTO if settings.model.attn == "auto" else settings.model.attn
     yield f"model   {state.model.n_params():,} parameters, attention by {attention}"
     yield f"device  {device.describe()}"
+    if cost := device.cost():
+        yield f"note    {cost}"
     if dist.world_size > 1:
         yield f"ranks   {dist.world_size}, by {s.parallel}"
     tokens = settings.tokens_per_step * dist.world_size
