@@ -4,6 +4,7 @@
     python bench.py --only train attention --runs 15
     python bench.py --nanogpt ../nanoGPT        # a checkout of nanoGPT, in the same run
     python bench.py --only tokenizer --peers --text my.txt --vocab 4096
+    python bench.py --only busy --nanogpt ../nanoGPT    # steps beside 0, 1 and 2 busy programs
     python bench.py --profile runs/trace        # where the time goes, for Perfetto or TensorBoard
 
 Contenders take turns, and medians count.
@@ -28,7 +29,9 @@ BENCHES = {  # name, as in `RACES`: the unit of its rates, what further figures 
     "write": ("tok/s", ()),
     "attention": ("tok/s", EFFORT),
     "tokenizer": ("MB/s", ()),
+    "busy": ("tok/s", ()),
 }
+USUAL = [name for name in BENCHES if name != "busy"]
 
 
 def short(value: float) -> str:
@@ -64,7 +67,9 @@ def line(row: dict[str, Any], work: str, more: Sequence[str]) -> str:
 def parse(argv: Sequence[str] | None) -> Namespace:
     """Read the flags."""
     p = Parser(prog="bench.py", description=__doc__)
-    p.add_argument("--only", nargs="+", choices=BENCHES, default=list(BENCHES), help="which ones")
+    p.add_argument(
+        "--only", nargs="+", choices=BENCHES, default=USUAL, help="which (default: all but busy)"
+    )
     p.add_argument("--runs", type=int, help="counted rounds; default: 4 seconds of them, 3 to 15")
     p.add_argument("--nanogpt", metavar="DIR", help="a checkout of nanoGPT to measure beside")
     p.add_argument("--peers", action="store_true", help="also tokenizers, tiktoken, transformers")

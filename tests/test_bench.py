@@ -334,3 +334,8 @@ def test_a_trace_gives_what_was_dearest(tmp_path):
     first, *others = trace(lambda: [a @ a for _ in range(9)], tmp_path / "t.json", CPU)
     assert (first.name, first.calls) == ("aten::mm", 9)
     assert all(first.ms >= cost.ms >= 0 for cost in others)
+
+
+def test_every_race_has_a_table():
+    assert list(bench.BENCHES) == list(races.RACES)
+    assert "busy" not in bench.parse([]).only

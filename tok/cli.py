@@ -6,7 +6,7 @@ import io
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, MutableMapping, Sequence
 from typing import Any, NoReturn
 
 
@@ -43,11 +43,23 @@ def unknown_name(kind: str, name: str, known: Sequence[str] | dict[str, Any]) ->
     return f"unknown {kind} {name}; " + (f"did you mean {near[0]}?" if near else "see --help")
 
 
+def spin_briefly(environ: MutableMapping[str, str] = os.environ) -> None:
+    """Let threads of OpenMP that wait for each other sleep soon, before the library is loaded.
+
+    GNU's (libgomp, of torch on Linux) spins 300,000 times, while another program may want the core
+    that a thread waits for; 1,000 is what it takes itself where it knows of more threads than
+    cores. Nothing changes if GOMP_SPINCOUNT or OMP_WAIT_POLICY is set.
+    """
+    if not {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"} & environ.keys():
+        environ["GOMP_SPINCOUNT"] = "1000"
+
+
 def run(main: Callable[[Sequence[str] | None], int | None]) -> NoReturn:
     """Call a script's main and exit: bad input is one line on stderr and status 2, Ctrl-C is 130.
 
     `--debug` anywhere on the command line shows the traceback instead.
     """
+    spin_briefly()
     args = [a for a in sys.argv[1:] if a != "--debug"]
     for stream in (sys.stdout, sys.stderr):  # a terminal that lacks a letter shows "?", and goes on
         if isinstance(stream, io.TextIOWrapper):

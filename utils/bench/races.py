@@ -4,7 +4,8 @@ Each takes the flags, the device, its limits and `say`, for messages on the way.
 """
 
 from argparse import Namespace
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -16,6 +17,7 @@ from data.text import read_text
 from model import few_rows
 from model.attention import AUTO
 from model.generation.compiled import CompiledStep
+from utils.bench.busy import STEPS, busy_loops, contenders
 from utils.bench.limits import Limits, free_memory
 from utils.bench.peers import NanoGPT, Transformers, learn_with_tokenizers, transformers_installed
 from utils.bench.timing import summary, take_turns
@@ -53,7 +55,7 @@ class Race:
     """Contenders for one work. Each call does `amount` of `unit`; `more` gives further figures."""
 
     work: str
-    contenders: dict[str, Callable[[], object]]
+    contenders: Mapping[str, Callable[[], object]]
     amount: float
     more: More = nothing_more
     warmup: int = 2
@@ -165,9 +167,21 @@ def bench_tokenizer(a: Namespace, device: Device, limits: Limits, say: Say) -> I
     yield Race("BPE encode", encode, megabytes)
 
 
+def bench_busy(a: Namespace, device: Device, limits: Limits, say: Say) -> Iterator[Race]:
+    """Training steps beside no, one and two busy programs, by how the threads wait."""
+    shape = SHAPES["4x128"]
+    amount = STEPS * shape[3] * shape[4]
+    with ExitStack() as stack:
+        processes = contenders(stack, shape, a.device, a.dtype, a.nanogpt)
+        for n in (0, 1, 2):
+            with busy_loops(n):
+                yield Race(f"4x128, {n} busy beside", processes, amount, warmup=1)
+
+
 RACES = {  # what bench.py takes for --only
     "train": bench_train,
     "write": bench_write,
     "attention": bench_attention,
     "tokenizer": bench_tokenizer,
+    "busy": bench_busy,
 }

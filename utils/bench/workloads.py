@@ -48,14 +48,19 @@ def writer(model: TinyGPT, B: int, n: int, times: int = 1, **kwargs: Any) -> Cal
     return lambda: [list(generate(model, prompt, n, **kwargs)) for _ in range(times)]
 
 
+def step_apart(
+    shape: Shape, attn: str, device: str, dtype: str, nanogpt: str | None = None
+) -> Callable[[], object]:
+    """`stepper` for a process of its own: of nanoGPT if its directory is given."""
+    where = pick_device(device, dtype)
+    if nanogpt:
+        return NanoGPT(nanogpt, shape, where).step
+    return stepper(gpt(shape, attn=attn), shape, where)
+
+
 def two_steps(shape: Shape, attn: str, device: str, dtype: str, nanogpt: str | None = None) -> None:
     """Train for two steps, with nanoGPT if its directory is given: for a process of its own."""
-    where = pick_device(device, dtype)
-    step = (
-        NanoGPT(nanogpt, shape, where).step
-        if nanogpt
-        else stepper(gpt(shape, attn=attn), shape, where)
-    )
+    step = step_apart(shape, attn, device, dtype, nanogpt)
     step()
     step()
 
