@@ -71,6 +71,14 @@ def test_a_run_needs_no_dynamo(toy_run):
     assert imported("eval.py", "--run", "new", heavy=heavy) == "['torch']"
 
 
+def test_the_end_searches_no_garbage():
+    """Python's last collection went through all that torch had made: half a second."""
+    code = "import atexit, gc; atexit.register(lambda: print(gc.get_freeze_count() > 0));"
+    code += "from tok.cli import run; run(lambda args: 0)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, cwd=ROOT, check=True)
+    assert done.stdout.strip() == b"True"
+
+
 def test_model_offers_its_names_when_they_are_asked_for():
     assert all(getattr(model, name) for name in model.__all__)
     with pytest.raises(AttributeError, match="'model' has no attribute 'TinyGTP'"):
