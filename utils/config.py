@@ -281,8 +281,7 @@ def settings_of(args: Namespace, base: Path | None = None) -> Settings:
     if other_text:
         own = {f.name for f in fields(DataConfig)}
         values = {k: v for k, v in values.items() if k not in own}
-        chosen = DataConfig(**{k: str(flags[k]) for k in ("data", "mixture") if k in flags})
-        values |= recipe(text_bytes(chosen.data, chosen.mixture))
+        values |= recipe(text_bytes(str(flags.get("data", "")), str(flags.get("mixture", ""))))
     try:
         settings = settings_from(values)  # on its own first, so that an error names the right file
     except ValueError as e:
