@@ -91,7 +91,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     device = pick_device(a.device).device
     model, tokenizer, checkpoint = load_model(path, a.ckpt)
     training = training_text(checkpoint) if a.novelty else None
-    few_rows(model.to(device).eval())
     end, T, V = end_id(checkpoint["data"], tokenizer), model.config.block_size, tokenizer.vocab_size
     n = max(len(start_ids(tokenizer, prompt, end)) for prompt in prompts)
     note(f"{path}/{a.ckpt}.pt, step {checkpoint['step']}, {model.n_params():,} parameters")
@@ -100,6 +99,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if max(a.top_k) > V:
         note(f"top_k={max(a.top_k)} is more than the vocabulary: all {V} tokens stay")
     rows = 1 if a.show_probs else len(prompts)
+    few_rows(model.to(device).eval(), rows)
     step = compiled_step(model, rows, note) if a.compile else None
     settings = {"end": end, "stops": a.stop, "seed": a.seed, "cache": not a.no_cache}
     settings |= {"top_p": a.top_p, "min_p": a.min_p, "repetition_penalty": a.repetition_penalty}

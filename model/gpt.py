@@ -200,16 +200,20 @@ class TinyGPT(nn.Module):
         cache.advance(T)
         return x
 
-    def forward_blocks(
-        self, idx: Tensor, positions: Positions, layers: Sequence[LayerCache] | None = None
-    ) -> Tensor:
-        """Do the work of `hidden_states`: tokens at these positions, after those in a cache."""
+    def embed(self, idx: Tensor, positions: Positions) -> Tensor:
+        """What the first block reads: tokens idx (B,T), and where they stand -> (B,T,C)."""
         x = self.tok_emb(idx)
         if self.pos_emb is not None:
             x = x + self.pos_emb.weight[positions]
         if self.config.pos == "sinusoidal":
             x = math.sqrt(x.size(-1)) * x + self.wave[positions]  # section 3.4
-        x = F.dropout(x, self.config.dropout, self.training)
+        return x
+
+    def forward_blocks(
+        self, idx: Tensor, positions: Positions, layers: Sequence[LayerCache] | None = None
+    ) -> Tensor:
+        """Do the work of `hidden_states`: tokens at these positions, after those in a cache."""
+        x = F.dropout(self.embed(idx, positions), self.config.dropout, self.training)
         rope = self.rope(idx.size(1), positions) if self.config.pos == "rope" else None
         again = self.activation_checkpointing and self.training
         caches: Sequence[LayerCache | None] = layers or [None] * len(self.blocks)

@@ -20,6 +20,7 @@ class CacheLayer:
     def __init__(self, cache: "KVCache", kv: Tensor) -> None:
         self.cache = cache
         self.kv = kv
+        self.k, self.v = kv
 
     def append(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         """Put k and v (B,K,T,D) into their slots; give what the new tokens may attend to.
@@ -28,14 +29,15 @@ class CacheLayer:
         """
         cache = self.cache
         if cache.attn_mask is None:
-            slots = self.kv.narrow(3, cache.lengths[0], k.size(2))
-            torch.stack((k, v), out=slots)
+            n, T = cache.lengths[0], k.size(2)
+            self.k.narrow(2, n, T).copy_(k)
+            self.v.narrow(2, n, T).copy_(v)
         else:  # rows of different lengths: each has a slot of its own
             new = torch.stack((k, v))[:, :, :, 0].transpose(0, 1)
             new = new.to(self.kv.dtype)  # autocast has another
             self.kv[:, cache.rows, :, cache.slots] = new
-        k, v = self.kv.narrow(3, cache.first, cache.last - cache.first)
-        return k, v, cache.attn_mask
+        first, S = cache.first, cache.last - cache.first
+        return self.k.narrow(2, first, S), self.v.narrow(2, first, S), cache.attn_mask
 
 
 class KVCache:

@@ -15,6 +15,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from model.config import GPTConfig
 from model.generation.cache import KVCache
+from model.generation.step import TokenStep, can_step
 from model.gpt import TinyGPT
 
 DecodeStep = Callable[[Tensor, KVCache], Tensor]  # idx (B,1) -> hidden states (B,1,C)
@@ -38,7 +39,8 @@ class CachedDecoder:
     ) -> None:
         """Read all but the last token of text (B,N); of row i, the last lengths[i] are text."""
         self.model = model
-        self.step = step or model.hidden_states
+        own = TokenStep(model) if can_step(model) else model.hidden_states
+        self.step = step or own
         self.cache = self.new_cache(len(text), text.device)
         before = [min(n, model.config.block_size) - 1 for n in lengths]
         self.read(list(range(len(text))), text, before)

@@ -115,9 +115,10 @@ def generate(
     called at each step with ids (B,) and logits (B,V). What the model reads of a text longer than
     block_size is said in `model.generation.context`; `cache=False` reads all that again at each
     step, for the same ids, more slowly. `decode_step(idx, cache)`, say a CompiledStep, gives the
-    hidden states (B,1,C) of one token a row instead of `model.hidden_states`. Between two steps
-    the model is in the mode that the caller left it in. Raises ValueError for an empty prompt, ids
-    that the model does not know, or a bad setting.
+    hidden states (B,1,C) of one token a row; by default a TokenStep, or `model.hidden_states` where
+    that would compute something else (`can_step`). Between two steps the model is in the mode that
+    the caller left it in. Raises ValueError for an empty prompt, ids that the model does not know,
+    or a bad setting.
     """
     sampling: dict[str, Any] = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
     sampling |= {"min_p": min_p, "repetition_penalty": repetition_penalty}

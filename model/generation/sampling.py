@@ -51,14 +51,15 @@ def probabilities(
         return F.one_hot(z.argmax(-1), z.size(-1)).float()
     if top_k is not None and top_k < z.size(-1):
         z = z.masked_fill(~largest(z, top_k), -math.inf)
-    # the largest logit is taken off first: a tiny temperature then cannot overflow
-    temperature = min(max(temperature, 1e-37), 1e37)  # beyond, 0 / 0 in float32, or inf / inf
-    p = ((z - z.amax(-1, keepdim=True)) / temperature).softmax(-1)
+    if temperature != 1:  # the largest logit is taken off first: a tiny one cannot overflow then
+        temperature = min(max(temperature, 1e-37), 1e37)  # beyond, 0 / 0 in float32, or inf / inf
+        z = (z - z.amax(-1, keepdim=True)) / temperature
+    p = z.softmax(-1)
     if top_p is not None and top_p < 1:
         p = p * nucleus(p, top_p)
     if min_p:
         p = p * (p >= min_p * p.amax(-1, keepdim=True))
-    return p / p.sum(-1, keepdim=True)
+    return p / p.sum(-1, keepdim=True) if top_p or min_p else p
 
 
 def draw(p: Tensor, u: Tensor) -> Tensor:

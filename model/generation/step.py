@@ -1,0 +1,148 @@
+"""A decoding step in few calls: for one token, calling costs more than computing.
+
+The equations of `model.gpt.Block` for T = 1: no dimension of time, and no module around a product.
+Letters: B rows, C = d_model, H heads, K of keys and values, D = C/H.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from statistics import median
+from time import perf_counter
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from model.attention import CausalSelfAttention, LayerCache, Rope
+from model.generation.cache import KVCache
+from model.gpt import MLP, Block, TinyGPT, is_plain
+from model.norm import Norm
+from model.positions import rotate
+
+Layer = Callable[[Tensor], Tensor]
+OURS = {TinyGPT, Block, CausalSelfAttention, MLP, Norm, nn.ModuleList, nn.Embedding, nn.Identity}
+TRIALS = 6
+
+
+def can_step(model: nn.Module) -> bool:
+    """Whether a TokenStep computes what the model does: all parts are ours, and none is hooked.
+
+    It attends by torch's kernel, and linear layers may be of any kind.
+    """
+    if type(model) is not TinyGPT or model.config.attn == "naive":
+        return False
+    parts = [m for m in model.modules() if not isinstance(m, nn.Linear)]
+    return not any(type(m) not in OURS or m._forward_hooks or m._forward_pre_hooks for m in parts)
+
+
+def linear(layer: nn.Linear) -> Layer:
+    """A linear layer of x (B,C) as the product that it comes to, if it is no more than that."""
+    if not is_plain(layer):
+        return layer
+    weight, bias = layer.weight.detach().T, getattr(layer, "bias", None)
+    if bias is None:
+        return partial(torch.mm, mat2=weight)
+    return partial(torch.addmm, bias, mat2=weight)
+
+
+def added(layer: nn.Linear) -> Callable[[Tensor, Tensor], Tensor]:
+    """x + layer(y), both (B,C), in one call if the layer is a product alone."""
+    if is_plain(layer) and getattr(layer, "bias", None) is None:
+        return partial(torch.addmm, mat2=layer.weight.detach().T)
+    f = linear(layer)
+    return lambda x, y: x + f(y)
+
+
+def normed(norm: Norm) -> Layer:
+    """A norm as torch's kernel, if it is one."""
+    if norm.kind == "rmsnorm":
+        return norm.forward
+    how = norm.weight.shape, norm.weight, norm.bias, norm.eps
+    return lambda x: torch.layer_norm(x, *how)
+
+
+class StepBlock:
+    """A Block that reads one token in each of B rows."""
+
+    def __init__(self, block: Block) -> None:
+        attn, mlp = block.attn, block.mlp
+        self.post, self.heads, self.act = block.post, attn.heads, mlp.act
+        self.norm1, self.norm2 = normed(block.norm1), normed(block.norm2)
+        self.qk_norm = (attn.q_norm, attn.k_norm) if attn.qk_norm else None
+        self.qkv, self.add_proj = linear(attn.qkv), added(attn.proj)
+        self.gate = None if mlp.gate is None else linear(mlp.gate)
+        self.up, self.add_down = linear(mlp.up), added(mlp.down)
+        gqa = attn.heads[0] != attn.heads[1]
+        self.attend = partial(F.scaled_dot_product_attention, enable_gqa=gqa)
+
+    def __call__(self, x: Tensor, rope: Rope | None, cache: LayerCache) -> Tensor:
+        """The residual stream x (B,C) after this block; rope is of the token's position."""
+        if self.post:
+            x = self.norm1(self.add_proj(x, self.heads_of(x, rope, cache)))
+            return self.norm2(self.add_down(x, self.hidden(x)))
+        x = self.add_proj(x, self.heads_of(self.norm1(x), rope, cache))
+        return self.add_down(x, self.hidden(self.norm2(x)))
+
+    def heads_of(self, x: Tensor, rope: Rope | None, cache: LayerCache) -> Tensor:
+        """What the heads gather from all that the cache gives, side by side: (B,C) -> (B,C)."""
+        H, K, _ = self.heads
+        q, k, v = self.qkv(x).view(len(x), H + 2 * K, 1, -1).split(self.heads, 1)  # (B,H,1,D)
+        if self.qk_norm is not None:
+            q, k = self.qk_norm[0](q), self.qk_norm[1](k)
+        if rope is not None:
+            q, k = rotate(q, *rope), rotate(k, *rope)
+        k, v, attn_mask = cache.append(k, v)
+        return self.attend(q, k, v, attn_mask=attn_mask).view(x.shape)
+
+    def hidden(self, x: Tensor) -> Tensor:
+        """The MLP's wide layer."""
+        if self.gate is None:
+            return self.act(self.up(x))
+        return self.act(self.gate(x)) * self.up(x)
+
+
+class TokenStep:
+    """A model's `hidden_states` of one token a row, as `generate` takes it by `decode_step`.
+
+    Its first steps are by one thread and by all of torch's in turn, TRIALS each, and the others by
+    what took less time (the median). Small products gain nothing from a second thread, which has to
+    be woken, or waited for where another program has its core; large ones may.
+    """
+
+    def __init__(self, model: TinyGPT) -> None:
+        self.model = model
+        self.blocks = [StepBlock(block) for block in model.blocks if isinstance(block, Block)]
+        self.seconds: dict[bool, list[float]] = {True: [], False: []}  # by one thread, by all
+        self.alone = True
+
+    def __call__(self, idx: Tensor, cache: KVCache) -> Tensor:
+        """Hidden states (B,1,C) of idx (B,1). ValueError if the cache has no room for it."""
+        threads = torch.get_num_threads()
+        if threads == 1:
+            return self.step(idx, cache)
+        began = perf_counter()
+        try:
+            torch.set_num_threads(1 if self.alone else threads)
+            return self.step(idx, cache)
+        finally:
+            torch.set_num_threads(threads)
+            if len(self.seconds[False]) < TRIALS:
+                self.choose(perf_counter() - began)
+
+    def choose(self, seconds: float) -> None:
+        """Note what a step took; the next is by the other way, after the last trial by the best."""
+        self.seconds[self.alone].append(seconds)
+        one, all_of_them = self.seconds[True], self.seconds[False]
+        self.alone = not self.alone
+        if len(all_of_them) == TRIALS:
+            self.alone = median(one) <= median(all_of_them)
+
+    def step(self, idx: Tensor, cache: KVCache) -> Tensor:
+        """Do the work of a call."""
+        positions = cache.open(*idx.shape)
+        x = self.model.embed(idx, positions)[:, 0]
+        rope = self.model.rope(1, positions) if self.model.config.pos == "rope" else None
+        for block, layer in zip(self.blocks, cache.layers, strict=True):
+            x = block(x, rope, layer)
+        cache.advance(1)
+        return self.model.norm(x)[:, None]
