@@ -207,13 +207,13 @@ class TinyGPT(nn.Module):
             x = x + self.pos_emb.weight[positions]
         if self.config.pos == "sinusoidal":
             x = math.sqrt(x.size(-1)) * x + self.wave[positions]  # section 3.4
-        return x
+        return F.dropout(x, self.config.dropout, self.training)
 
     def forward_blocks(
         self, idx: Tensor, positions: Positions, layers: Sequence[LayerCache] | None = None
     ) -> Tensor:
         """Do the work of `hidden_states`: tokens at these positions, after those in a cache."""
-        x = F.dropout(self.embed(idx, positions), self.config.dropout, self.training)
+        x = self.embed(idx, positions)
         rope = self.rope(idx.size(1), positions) if self.config.pos == "rope" else None
         again = self.activation_checkpointing and self.training
         caches: Sequence[LayerCache | None] = layers or [None] * len(self.blocks)
@@ -223,10 +223,9 @@ class TinyGPT(nn.Module):
 
     def rope(self, T: int, positions: Positions) -> Rope:
         """RoPE's tables at these positions, to rotate (B,H,T,D): (1,T,D/2) or (B,1,1,D/2) each."""
-        c = self.config
         cos, sin = self.cos, self.sin
-        if c.block_size < T:  # where the model slides
-            cos, sin = rope_table(T, c.d_model // c.n_head, c.rope_theta)
+        if len(cos) < T:  # where the model slides
+            cos, sin = rope_table(T, 2 * cos.size(1), self.config.rope_theta)
             cos, sin = cos.to(self.cos), sin.to(self.cos)
         return cos[positions].unsqueeze(-3), sin[positions].unsqueeze(-3)
 
