@@ -49,6 +49,9 @@ class GPTConfig:
     qk_norm: bool = setting(False, "normalise queries and keys in each head")
     tie_weights: bool = setting(True, "share the token embedding's weights with the head")
     emb_std: float = setting(0.02, "initial standard deviation of the token embedding")
+    emb_conv: int = setting(
+        0, "mix the embeddings of the last N tokens by a depthwise convolution; 0 = none"
+    )
     zero_init: bool = setting(False, "initialise each block's output projections to 0")
     attn: Literal["auto", "sdpa", "naive"] = setting(
         "auto", "attention: PyTorch's fused kernel, or the plain equation"
@@ -89,6 +92,11 @@ class GPTConfig:
         for name, usual in (("rope_theta", "10000"), ("norm_eps", "1e-5"), ("emb_std", "0.02")):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name}={getattr(self, name)} must be positive; {usual} is usual")
+        if not 0 <= self.emb_conv <= self.block_size:
+            raise ValueError(
+                f"emb_conv={self.emb_conv} must be from 1 to block_size={self.block_size} tokens; "
+                "0 leaves the convolution out"
+            )
         self.check_heads()
         if self.pos == "sinusoidal" and self.d_model % 2:
             near = self.d_model + self.n_head  # both are odd

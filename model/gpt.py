@@ -29,6 +29,9 @@ class Cache(Protocol):
     def open(self, B: int, T: int) -> Positions:
         """Prepare for T tokens in each of B rows; gives their positions."""
 
+    def remember(self, idx: Tensor) -> Tensor | None:
+        """Keep the new tokens' ids (B,T); gives those before them that emb_conv asks for."""
+
     def advance(self, T: int) -> None:
         """Count the T tokens a row that every layer has appended."""
 
@@ -151,6 +154,7 @@ class TinyGPT(nn.Module):
         self.config = config
         self.activation_checkpointing = False
         self.tok_emb = nn.Embedding(V, C)
+        self.conv = nn.Parameter(torch.ones(config.emb_conv, C)) if config.emb_conv else None
         self.pos_emb = nn.Embedding(T, C) if config.pos == "learned" else None
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layer))
         pre = config.norm_at == "pre"  # a post-norm block ends in a norm of its own
@@ -178,6 +182,8 @@ class TinyGPT(nn.Module):
                 m.weight.normal_(0, c.emb_std if m.weight is self.tok_emb.weight else 0.02)
             if isinstance(m, nn.Linear) and m.bias is not None:
                 m.bias.zero_()
+        if self.conv is not None:
+            self.conv[1:].normal_(0, 0.5)  # another mixture in each dimension; the newest counts 1
         for m in self.modules():
             if isinstance(m, Block):  # 2 n_layer terms add up in the stream: keep their sum's size
                 for weight in (m.attn.proj.weight, m.mlp.down.weight):
@@ -196,13 +202,31 @@ class TinyGPT(nn.Module):
             raise ValueError(f"{T} tokens exceed block_size={self.config.block_size}; crop them")
         if cache is None:
             return self.forward_blocks(idx, slice(T))
-        x = self.forward_blocks(idx, cache.open(*idx.shape), cache.layers)
+        positions, before = cache.open(*idx.shape), cache.remember(idx)
+        x = self.forward_blocks(idx, positions, cache.layers, before)
         cache.advance(T)
         return x
 
-    def embed(self, idx: Tensor, positions: Positions) -> Tensor:
+    def token_embeddings(self, idx: Tensor, before: Tensor | None = None) -> Tensor:
+        """Embed the tokens idx (B,T) -> (B,T,C). With emb_conv, x_t = sum_k conv_k * e_(t-k).
+
+        So each position sees which tokens come before it, as attention's first layer would have to
+        learn (short convolutions: Primer, So et al. 2021; Canon layers, Allen-Zhu 2025). before
+        (B,K-1) are the ids before idx, -1 where there is none; None is none at all.
+        """
+        if self.conv is None:
+            return self.tok_emb(idx)
+        n = len(self.conv) - 1
+        ids = torch.cat((idx.new_full((len(idx), n), -1) if before is None else before, idx), 1)
+        e = self.tok_emb(ids.clamp(min=0)) * (ids >= 0)[..., None]
+        x = e[:, n:] * self.conv[0]
+        for k in range(1, n + 1):
+            x = x + e[:, n - k : -k] * self.conv[k]
+        return x
+
+    def embed(self, idx: Tensor, positions: Positions, before: Tensor | None = None) -> Tensor:
         """What the first block reads: tokens idx (B,T), and where they stand -> (B,T,C)."""
-        x = self.tok_emb(idx)
+        x = self.token_embeddings(idx, before)
         if self.pos_emb is not None:
             x = x + self.pos_emb.weight[positions]
         if self.config.pos == "sinusoidal":
@@ -210,10 +234,14 @@ class TinyGPT(nn.Module):
         return F.dropout(x, self.config.dropout, self.training)
 
     def forward_blocks(
-        self, idx: Tensor, positions: Positions, layers: Sequence[LayerCache] | None = None
+        self,
+        idx: Tensor,
+        positions: Positions,
+        layers: Sequence[LayerCache] | None = None,
+        before: Tensor | None = None,
     ) -> Tensor:
         """Do the work of `hidden_states`: tokens at these positions, after those in a cache."""
-        x = self.embed(idx, positions)
+        x = self.embed(idx, positions, before)
         rope = self.rope(idx.size(1), positions) if self.config.pos == "rope" else None
         again = self.activation_checkpointing and self.training
         caches: Sequence[LayerCache | None] = layers or [None] * len(self.blocks)

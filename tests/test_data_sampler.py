@@ -13,8 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data.loader import batch_at
+from data.permutation import keys_of, permuted, scramble
 from data.phases import Phase, parse_phases
-from data.sampler import BatchSampler, keys_of, permuted, scramble, shuffled_start
+from data.sampler import BatchSampler, shuffled_start
 
 
 def sampler(*sources, T=4, B=3, accum=1, seed=5, phases=None, **more):

@@ -85,6 +85,22 @@ def test_greedy_far_past_the_context_with_and_without_cache(pos, n_kv_head, wind
         assert written(m, idx, 40, temperature=0, cache=False)[0].tolist() == want
 
 
+@pytest.mark.parametrize("emb_conv", [1, 2, 4, S])
+@pytest.mark.parametrize("window", [0, 3])
+@torch.no_grad()
+def test_the_convolution_remembers_the_tokens_before(emb_conv, window):
+    """In chunks, in rows of different lengths, and long after the context is full."""
+    m = model(pos="rope", window=window, emb_conv=emb_conv)
+    idx, cache = prompts(T=S), KVCache(m.config, 3)
+    got = torch.cat([m.head(m.hidden_states(x, cache)) for x in idx.split([2, 1, S - 3], 1)], 1)
+    want = m(idx)[0]
+    assert (got - want).abs().max() < 1e-5 * want.abs().max()
+    rows = [[3], [1, 4, 1, 5, 9, 2, 6, 5, 3, 5], [2, 7]]
+    want = [by_hand(m, row, 40) for row in rows]
+    for on in (True, False):
+        assert written(m, rows, 40, temperature=0, cache=on)[0].tolist() == want
+
+
 @pytest.mark.parametrize("pos", POS)
 @pytest.mark.parametrize("window", [0, 3])
 @pytest.mark.parametrize("cache", [True, False])

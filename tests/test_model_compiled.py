@@ -48,6 +48,12 @@ def test_a_step_of_fixed_shapes_is_the_same_step(monkeypatch, pos, n_kv_head, wi
     steps_alike(model(pos=pos, n_kv_head=n_kv_head, window=window, attn=attn))
 
 
+@pytest.mark.parametrize("window", [0, 3])
+def test_a_step_of_fixed_shapes_remembers_too(monkeypatch, window):
+    monkeypatch.setattr(torch, "compile", lambda step, **options: step)
+    steps_alike(model(pos="rope", window=window, emb_conv=3))
+
+
 def test_a_step_of_fixed_shapes_is_one_program(monkeypatch):
     """Also after prompts of two tokens, whose first is read into a cache of one slot."""
     sizes = set()

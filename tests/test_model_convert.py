@@ -170,6 +170,7 @@ def test_configs_there_and_back(kind):
         (GPT2, {"mlp": "relu2"}, "mlp='relu2' has no counterpart"),
         (GPT2, {"window": 4}, "window=4 has no counterpart"),
         (LLAMA, {"qk_norm": True}, "qk_norm=True has no counterpart"),
+        (LLAMA, {"emb_conv": 2}, "emb_conv=2 has no counterpart"),
         (LLAMA, {"norm_at": "post"}, "norm_at='post' has no counterpart"),
         (LLAMA, {"norm": "layernorm"}, "norm='layernorm' has no counterpart"),
         (LLAMA, {"mlp": "gelu"}, "mlp='gelu' has no counterpart"),

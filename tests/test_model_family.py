@@ -37,6 +37,7 @@ def configs(draw):
         norm_eps=draw(st.sampled_from([1e-6, 1e-3])),
         rope_theta=draw(st.sampled_from([100.0, 1e4])),
         window=draw(st.sampled_from([0, 2, 5])),
+        emb_conv=draw(st.sampled_from([0, 1, 4])),
         **{f: draw(st.booleans()) for f in ("bias", "qk_norm", "tie_weights")},
         **{f: draw(st.sampled_from(choices)) for f, choices in types.items()},
     )
@@ -99,7 +100,7 @@ FAMILY = {
     "llama": {**LLAMA, "n_kv_head": 2},
     "first transformer": {"pos": "sinusoidal", "norm_at": "post", "mlp": "relu"},
     "odd one": {"pos": "none", "mlp": "geglu", "qk_norm": True, "window": 3, "attn": "naive"},
-    "windowed": {**LLAMA, "mlp": "relu2", "n_kv_head": 1, "window": 4},
+    "windowed": {**LLAMA, "mlp": "relu2", "n_kv_head": 1, "window": 4, "emb_conv": 3},
 }
 
 

@@ -89,6 +89,27 @@ def test_sinusoids_are_added_to_scaled_embeddings():
     torch.testing.assert_close(seen[0], want)
 
 
+def test_embeddings_are_convolved():
+    """x_t = sum_k conv_k e_(t-k): beside torch's own convolution, in groups of one dimension."""
+    fresh = TinyGPT(GPTConfig(V, 12, 2, 3, 24, emb_conv=3)).conv
+    assert (fresh[0] == 1).all()
+    assert fresh[1:].std().item() == pytest.approx(0.5, rel=0.3)
+    model, x = toy(emb_conv=3), ids()
+    e = torch.nn.functional.pad(model.tok_emb(x).mT, (2, 0))
+    want = torch.nn.functional.conv1d(e, model.conv.flip(0).mT[:, None], groups=24).mT
+    torch.testing.assert_close(model.token_embeddings(x), want)
+    before = torch.tensor([[-1, -1], [-1, 4], [3, 5]])  # at the start, after one, after many
+    got = model.token_embeddings(x, before)
+    torch.testing.assert_close(got[0], want[0])
+    long = torch.cat((before[2], x[2]))[None]
+    torch.testing.assert_close(got[2], model.token_embeddings(long)[0, 2:])
+    short = torch.cat((before[1, 1:], x[1]))[None]
+    torch.testing.assert_close(got[1], model.token_embeddings(short)[0, 1:])
+    for bad in (-1, 13):
+        with pytest.raises(ValueError, match=f"emb_conv={bad} must be from 1 to block_size=12"):
+            toy(emb_conv=bad)
+
+
 def by_hand(x, norm, eps):
     """A norm in the words of its paper, with gain 1."""
     if norm == "layernorm":

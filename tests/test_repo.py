@@ -21,8 +21,8 @@ EXTRAS = {"tiktoken", "tokenizers"}  # imported where asked for, never needed
 ORDER = {  # inside a room: what stands earlier may not import what stands later
     "tok": "base ids special pieces files cli storage char bpe",
     "model": "config norm positions attention gpt generation adapt convert",
-    "data": "text hashes download store encode overlap phases loader sampler prepare mixture "
-    "plots stories",
+    "data": "text hashes download store encode overlap phases loader permutation sampler prepare "
+    "mixture plots stories",
     "utils": "device recipe config runs distributed training writing reporting bench session "
     "forecast",
 }

@@ -62,6 +62,7 @@ class KVCache:
         D = config.d_model // config.n_head
         shape = 2, B, config.kv_heads, self.size, D  # zeros, since what is masked must be finite
         self.kv = [torch.zeros(shape, device=device, dtype=dtype) for _ in range(config.n_layer)]
+        self.ids = torch.zeros(B, self.size, dtype=torch.long, device=device)  # for emb_conv alone
         self.layers: Sequence[LayerCache] = [CacheLayer(self, kv) for kv in self.kv]
         self.rows = torch.arange(B, device=device)
         self.slots = self.rows  # of the new tokens, where the rows' lengths differ
@@ -93,6 +94,17 @@ class KVCache:
         self.attn_mask = one_query_mask(self.slots, keys, window)
         return self.slots[:, None]
 
+    def remember(self, idx: Tensor) -> Tensor | None:
+        """With emb_conv = n + 1: keep the ids (B,T); gives the n before them, -1 where none is."""
+        n = self.config.emb_conv - 1
+        if n < 1:
+            return None
+        first = torch.tensor(self.lengths, device=idx.device)[:, None]
+        slots = first + torch.arange(-n, idx.size(1), device=idx.device)  # (B,n+T)
+        self.ids.scatter_(1, slots[:, n:], idx)
+        before = slots[:, :n]
+        return self.ids.gather(1, before.clamp(min=0)).where(before >= 0, -1)
+
     def advance(self, T: int) -> None:
         """Count the T tokens a row that every layer has appended."""
         self.lengths = [n + T for n in self.lengths]
@@ -105,17 +117,18 @@ class KVCache:
         """Let these rows hold what another cache holds: of its row i the first lengths[i] slots."""
         for kv, new in zip(self.kv, other.kv, strict=True):
             kv[:, rows, :, : other.size] = new
+        self.ids[rows, : other.size] = other.ids
         for row, n in zip(rows, lengths, strict=True):
             self.lengths[row] = n
 
     def slide(self, rows: list[int]) -> None:
         """Keep of full rows the last window - 1 positions, all that the next token attends to.
 
-        Only the distance of positions counts (RoFormer, eq. 16), so keys that move back by m
-        positions are rotated back by m angles.
+        (emb_conv - 1, if that is more.) Only the distance of positions counts (RoFormer, eq. 16),
+        so keys that move back by m positions are rotated back by m angles.
         """
         c = self.config
-        n = c.window - 1
+        n = max(c.window, c.emb_conv) - 1
         m = self.size - n
         cos, sin = rope_table(torch.tensor(m), c.d_model // c.n_head, c.rope_theta)
         for kv in self.kv:
@@ -123,6 +136,7 @@ class KVCache:
             if c.pos == "rope":
                 moved[0] = rotate(moved[0], cos.to(kv), -sin.to(kv))
             kv[:, rows, :, :n] = moved
+        self.ids[rows, :n] = self.ids[rows, m:]
         for row in rows:
             self.lengths[row] = n
 

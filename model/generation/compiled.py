@@ -44,14 +44,16 @@ class CompiledStep:
             raise ValueError(f"rows {cache.full()} of the cache are full; make room first")
         idx = idx.clone(memory_format=torch.contiguous_format)  # other strides: another program
         position = torch.tensor(cache.lengths, device=idx.device)
-        x = self.compiled(idx, position, cache.kv)
+        x = self.compiled(idx, position, cache.kv, cache.remember(idx))
         cache.advance(1)
         return x
 
-    def step(self, idx: Tensor, position: Tensor, kv: list[Tensor]) -> Tensor:
+    def step(
+        self, idx: Tensor, position: Tensor, kv: list[Tensor], before: Tensor | None
+    ) -> Tensor:
         """Tokens idx (B,1) at position (B,), after those in kv, a (2,B,K,S,D) a layer."""
         S = kv[0].size(-2)
         keys = torch.arange(S, device=position.device)
         attn_mask = one_query_mask(position, keys, self.model.config.window or S)
         layers = [StaticCacheLayer(layer, position, attn_mask) for layer in kv]
-        return self.model.forward_blocks(idx, position[:, None], layers)
+        return self.model.forward_blocks(idx, position[:, None], layers, before)

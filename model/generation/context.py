@@ -27,8 +27,10 @@ def kept_tokens(config: GPTConfig) -> int:
 
 
 def receptive_field(config: GPTConfig) -> int:
-    """Tokens before the newest that it can depend on: through a window, one more in each layer."""
-    return config.n_layer * (config.window - 1) if config.slides else config.block_size - 1
+    """Tokens before the newest that it can depend on: through a window, more in each layer."""
+    if not config.slides:
+        return config.block_size - 1
+    return config.n_layer * (config.window - 1) + max(0, config.emb_conv - 1)
 
 
 class CachedDecoder:

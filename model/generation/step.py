@@ -139,8 +139,8 @@ class TokenStep:
 
     def step(self, idx: Tensor, cache: KVCache) -> Tensor:
         """Do the work of a call."""
-        positions = cache.open(*idx.shape)
-        x = self.model.embed(idx, positions)[:, 0]
+        positions, before = cache.open(*idx.shape), cache.remember(idx)
+        x = self.model.embed(idx, positions, before)[:, 0]
         rope = self.model.rope(1, positions) if self.model.config.pos == "rope" else None
         for block, layer in zip(self.blocks, cache.layers, strict=True):
             x = block(x, rope, layer)
