@@ -8,7 +8,7 @@ from toys import batch, toy, train_step
 
 from utils.config import OptimConfig
 from utils.device import pick_device
-from utils.training.muon import Muon, orthogonal
+from utils.training.muon import ABC, Muon, orthogonal
 from utils.training.objective import next_token
 from utils.training.optim import make_optimizer, muon_groups
 
@@ -33,12 +33,22 @@ def test_orthogonal_is_near_u_vt(shape):
 
 
 def test_orthogonal_by_hand():
-    """One value s: s / |s| = 1, and five times 3.4445 s - 4.775 s^3 + 2.0315 s^5."""
-    s = 1.0
-    for _ in range(5):
-        s = 3.4445 * s - 4.7750 * s**3 + 2.0315 * s**5
+    """One value s: s / |s| = 1, and three times a s + b s^3 + c s^5."""
+    s = 8.0934 - 23.6204 + 17.4462
+    s = 3.6366 * s - 2.7219 * s**3 + 0.5365 * s**5
+    s = 2.6613 * s - 1.9772 * s**3 + 0.4526 * s**5
     assert orthogonal(torch.tensor([[[-7.0]]])).item() == pytest.approx(-s, rel=1e-5)
     assert orthogonal(torch.zeros(1, 2, 3)).abs().sum() == 0  # no gradient, no step
+
+
+def test_orthogonal_of_singular_values_far_apart():
+    """From 1 % of the root of their eighth powers' sum on, they come between 0.73 and 1.27."""
+    g = torch.Generator().manual_seed(3)
+    U, V = (torch.linalg.qr(torch.randn(n, 24, generator=g)).Q for n in (24, 60))
+    for S in (torch.logspace(-1.9, 0, 24), torch.ones(24), torch.eye(24)[0].clamp(min=0.011)):
+        found = torch.linalg.svdvals(orthogonal((U * S @ V.mT)[None] * 1e-6))
+        assert found.min() > 0.72
+        assert found.max() < 1.28
 
 
 def test_a_stack_is_its_matrices_one_by_one():
@@ -49,8 +59,13 @@ def test_a_stack_is_its_matrices_one_by_one():
 
 
 @pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="this torch has no Muon")
-def test_three_steps_beside_torch():
-    """torch.optim.Muon works in bfloat16, each matrix by itself, with the same scale of lr."""
+def test_three_steps_beside_torch(monkeypatch):
+    """torch.optim.Muon works in bfloat16, each matrix by itself, with the same scale of lr.
+
+    Its polynomial is another, so both go on with that of Newton and Schulz until S = 1.
+    """
+    newton_schulz = 15 / 8, -10 / 8, 3 / 8
+    monkeypatch.setattr("utils.training.muon.ABC", (*ABC, *4 * [newton_schulz]))
     ours, theirs = (
         [torch.nn.Parameter(torch.randn(s, generator=torch.Generator().manual_seed(5)))
          for s in ((16, 16), (32, 16), (16, 40), (16, 16))]
@@ -59,7 +74,8 @@ def test_three_steps_beside_torch():
     groups = [{"params": [p], "rows": [len(p)]} for p in ours]
     kwargs = {"lr": 0.02, "momentum": 0.9, "weight_decay": 0.3}
     muon = Muon(groups, **kwargs, dtype=torch.bfloat16)
-    peer = torch.optim.Muon(theirs, **kwargs, adjust_lr_fn="match_rms_adamw")
+    peer = torch.optim.Muon(theirs, **kwargs, adjust_lr_fn="match_rms_adamw",
+        ns_coefficients=newton_schulz, ns_steps=25)  # fmt: skip
     for seed in range(3):
         for params in (ours, theirs):
             g = torch.Generator().manual_seed(seed)
