@@ -93,10 +93,7 @@ class GPTConfig:
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name}={getattr(self, name)} must be positive; {usual} is usual")
         if not 0 <= self.emb_conv <= self.block_size:
-            raise ValueError(
-                f"emb_conv={self.emb_conv} must be from 1 to block_size={self.block_size} tokens; "
-                "0 leaves the convolution out"
-            )
+            raise ValueError(f"emb_conv={self.emb_conv} must be 0 to block_size={self.block_size}")
         self.check_heads()
         if self.pos == "sinusoidal" and self.d_model % 2:
             near = self.d_model + self.n_head  # both are odd

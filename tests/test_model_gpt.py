@@ -106,7 +106,7 @@ def test_embeddings_are_convolved():
     short = torch.cat((before[1, 1:], x[1]))[None]
     torch.testing.assert_close(got[1], model.token_embeddings(short)[0, 1:])
     for bad in (-1, 13):
-        with pytest.raises(ValueError, match=f"emb_conv={bad} must be from 1 to block_size=12"):
+        with pytest.raises(ValueError, match=f"emb_conv={bad} must be 0 to block_size=12"):
             toy(emb_conv=bad)
 
 

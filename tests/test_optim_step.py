@@ -1,6 +1,7 @@
 """One optimizer step, its learning rate, the device that it runs on."""
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 from toys import batch, toy, train_step
 
 from utils.config import OptimConfig
-from utils.device import TABLE, compiled, pick_device
+from utils.device import TABLE, compiled, keep_freed_memory, pick_device
 from utils.distributed import SINGLE, Distributed
 from utils.training.objective import next_token
 from utils.training.optim import lr_at, make_optimizer
@@ -368,3 +369,19 @@ def test_windows_with_cuda_but_without_triton_runs_eager(monkeypatch):
     monkeypatch.setattr("torch.compile", lambda model: "compiled")
     assert compiled(model, torch.device("cpu"), said.append) == "compiled"
     assert "compile on" in said[1]
+
+
+def test_freed_memory_is_kept(monkeypatch):
+    """A small step waited a tenth of its time for pages that the step before had given back."""
+    calls = []
+    libc = SimpleNamespace(mallopt=lambda *args: calls.append(args))
+    monkeypatch.setattr("ctypes.CDLL", lambda name: libc)
+    monkeypatch.setattr("sys.platform", "linux")
+    keep_freed_memory()
+    assert calls == [(-3, 33_554_432), (-1, 1_073_741_824)]
+    monkeypatch.setattr("ctypes.CDLL", lambda name: SimpleNamespace())  # musl
+    keep_freed_memory()
+    monkeypatch.setattr("sys.platform", "darwin")
+    monkeypatch.setattr("ctypes.CDLL", lambda name: libc)
+    keep_freed_memory()
+    assert len(calls) == 2

@@ -15,7 +15,15 @@ from data.phases import parse_phases
 from data.sampler import BatchSampler
 from model import TinyGPT
 from utils.config import Settings, flat
-from utils.device import Device, bfloat16_gain, compiled, fastest, memory_advice, pick_device
+from utils.device import (
+    Device,
+    bfloat16_gain,
+    compiled,
+    fastest,
+    keep_freed_memory,
+    memory_advice,
+    pick_device,
+)
 from utils.distributed import Distributed, apply_fsdp, start_processes, wrap_ddp
 from utils.reporting.console import Console, headlines
 from utils.reporting.csv import MetricsCSV
@@ -51,6 +59,7 @@ class Session:
         scratch: str | None = None,
     ):
         d, s, T = settings.data, settings.train, settings.model.block_size
+        keep_freed_memory()
         self.settings, self.dist = settings, dist
         self.path = run_dir(s.run or Path(d.data).stem)
         self.sinks: list[MetricsCSV | Console] = []

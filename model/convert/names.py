@@ -7,7 +7,8 @@ from typing import Any
 from torch import Tensor
 
 State = Mapping[str, Tensor]  # a state dict; it stays as it is, and unchanged tensors are shared
-PLAIN: dict[str, Any] = {
+# what no peer differs in
+PLAIN: dict[str, Any] = {"norm_at": "pre", "qk_norm": False, "window": 0, "emb_conv": 0}
     "norm_at": "pre",
     "qk_norm": False,
     "window": 0,
