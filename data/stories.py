@@ -1,8 +1,7 @@
 """A small story grammar of our own: it composes data/tiny.txt, the text every first run learns.
 
-A plot is a template, a row of its table says what this story is about, a cast says who is in it:
-the want, the trouble, its cure and the last line come from one row, so they agree. Notation:
-`[a|b]` is a choice, `{name}` a slot, ` / ` ends a line of a plot or a field of a row.
+A plot is a template; who, what and where are drawn anew for every story, and come back in it. So
+few passages stand in two stories, and a model learns to look back. Notation: data/plots.py.
 
     python -m data.stories                # writes data/tiny.txt, always the same bytes
 
@@ -15,50 +14,14 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from data.plots import PLOTS
+from data import plots
+from data.plots import PLOTS, SHARED
 from tok.cli import Parser, run
 from tok.files import replacing
 
-# Who lives in the village: two friends a line, a he and a she, so that a pronoun has one owner.
-# (name, kind, home) twice. Small models tell people apart by what they know of each.
-FRIENDS = [
-    ("Tom", "fox", "at the edge of the woods", "Mina", "mouse", "under the baker's table"),
-    ("Pip", "pig", "on a farm with one cow", "Lily", "girl", "in a house with a red door"),
-    ("Otto", "bear", "under a green hill", "Rosa", "rabbit", "in a garden full of beans"),
-    ("Finn", "boy", "in a little house by the sea", "Nell", "hedgehog", "under an old tree"),
-    ("Max", "badger", "near a quiet pond", "Ivy", "fox", "behind the old barn"),
-    ("Hugo", "mouse", "in the mill, behind the door", "Ada", "girl", "in a house full of books"),
-    ("Ben", "boy", "at the end of a long road", "Tilly", "bear", "on top of a windy hill"),
-    ("Sam", "rabbit", "next to the school", "Daisy", "pig", "in a boat on the river"),
-]
 FORMS = {"she": ("her", "her"), "he": ("him", "his")}
-MOODS = ["little", "small", "young", "cheerful", "kind", "merry", "busy", "clever"]
-
-SHARED = {
-    "open": "[{once}, there was a {mood} {kind} named {name}. {He} lived {home}."
-    "|{once}, there was a {mood} {kind} named {name}."
-    "|{once}, there lived a {mood} {kind} named {name}."
-    "|{once}, there was a {mood} {kind} named {name}, who lived {home}."
-    "|{once}, a {mood} {kind} named {name} lived {home}."
-    "|In {town}, there lived a {mood} {kind} named {name}."
-    "|In {town}, there was a {mood} {kind}. {His} name was {name}."
-    "|{Name} was a {mood} {kind} who lived {home}."
-    "|{Name} the {kind} lived {home}. {He} was {mood} and "
-    "[always hungry|liked soup|never late].]",
-    "once": "[Once upon a time|Once upon a time|Once upon a time|Long ago]",
-    "town": "a [small|quiet|sunny|busy|little] village "
-    "[by the sea|in the hills|near the woods|by the river|under the hill]",
-    "when": "[One day|One morning|One fine day|One Sunday|One bright morning|One windy day]",
-    "sigh": '["Oh dear," said {name}.|"Oh no!" cried {name}.|{Name} sat down and sighed.'
-    '|{Name} wanted to cry.|"What can I do now?" said {name}.|{Name} did not know what to do.]',
-    "night": "[That night, {name} fell asleep with a smile."
-    "|{Name} smiled from ear to ear."
-    "|And {name} was very happy.|{Name} was so happy that {he} danced around the table."
-    "|{Name} told the story every winter, and each time it grew a little longer.]",
-    "pals": "[After that, {name} and {pal} were the best of friends."
-    "|{Name} and {pal} laughed until the stars came out.|Then they had tea, with honey for {pal}."
-    '|"What a day!" said {pal}, and {name} laughed.|Then {name} and {pal} made a song about it.]',
-}
+KINDS = {k: v.split(", ") if "," in v else v.split() for k, v in plots.KINDS.items()}
+DRAWN = ("mood", "kin", "animal", "beast", "thing", "look", "food", "place")
 CHOICE = re.compile(r"\[([^\[\]]*)\]")  # an innermost [a|b]
 
 
@@ -87,26 +50,20 @@ def cut(text: str) -> list[str]:
     return " ".join(text.split()).split(" / ")
 
 
-def cast(number: int) -> dict[str, str]:
-    """Hero `number` and their friend: 0 is Tom, 1 is Mina, 2 is Pip, ... and round again."""
-    pair, she = divmod(number % (2 * len(FRIENDS)), 2)
-    row = FRIENDS[pair]
-    (name, kind, home), (pal, palkind, _) = (row[3:], row[:3]) if she else (row[:3], row[3:])
-    he, phe = ("she", "he") if she else ("he", "she")
+def cast(rng: random.Random) -> dict[str, str]:
+    """Draw who and what a story is about; of places, two."""
+    he = rng.choice(list(FORMS))
     him, his = FORMS[he]
-    who = {"name": name, "kind": kind, "home": home, "he": he, "him": him, "his": his}
-    return who | {"pal": pal, "palkind": palkind, "phe": phe}
+    facts = {"he": he, "him": him, "his": his}
+    facts |= {"name": rng.choice(KINDS[he]), "kind": rng.choice(KINDS[f"{he}-kind"])}
+    facts |= {kind: rng.choice(KINDS[kind]) for kind in DRAWN}
+    others = [place for place in KINDS["place"] if place != facts["place"]]
+    return facts | {"place2": rng.choice(others)}
 
 
 def story(rng: random.Random) -> str:
     """One story, 300 to 800 bytes in a few lines, with no blank line and no newline at its end."""
-    plot = rng.choice(PLOTS)
-    template, fields, rows = plot
-    every = [row for _, _, rows in dict.fromkeys(PLOTS) for row in rows.split("\n\n")]
-    row = rng.choice(rows.split("\n\n"))
-    facts = dict(zip(fields.split(), cut(choose(rng, row)), strict=True))  # chosen once, told twice
-    who = cast(every.index(row)) | {"mood": rng.choice(MOODS)}
-    return tell(rng, "\n".join(cut(template)), **SHARED, **facts, **who)
+    return tell(rng, "\n".join(cut(rng.choice(PLOTS))), **SHARED, **cast(rng))
 
 
 def compose(limit: int = 200_000, seed: int = 1) -> str:

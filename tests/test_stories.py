@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from data import stories
-from data.stories import FORMS, FRIENDS, cast, choose, compose, cut, story, tell
+from data.stories import FORMS, KINDS, cast, choose, compose, cut, story, tell
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "data" / "tiny.txt").read_bytes().decode("ascii")
@@ -29,7 +29,7 @@ def test_size_and_shape():
     assert 150_000 <= len(TEXT.encode()) <= 200_000
     assert TEXT.endswith("\n")
     assert "\n\n\n" not in TEXT
-    assert all(300 <= len(s) <= 800 for s in STORIES)
+    assert all(250 <= len(s) <= 600 for s in STORIES)
 
 
 def test_no_two_stories_are_the_same():
@@ -63,35 +63,37 @@ def test_articles_agree():
     assert hits(r"\b[Aa]n [^aeiou]\w*") == []
 
 
-def test_the_hero_keeps_one_pronoun():
-    """The hero opens every story. Nobody else there may be of the same gender, save kin."""
-    gender = {name: he for row in FRIENDS for name, he in ((row[0], "he"), (row[3], "she"))}
+def test_there_is_one_hero_who_keeps_name_and_pronoun():
     for s in STORIES:
-        first, *others = dict.fromkeys(w for w in re.findall(r"\w+", s) if w in gender)
-        assert all(gender[first] != gender[pal] for pal in others), s
-        wrong = "he" if gender[first] == "she" else "she"
-        kin = re.search(r"grandmother was asleep|snowman|He (likes|is making)", s)
-        if not others and not kin:
-            assert not re.search(rf"\b({wrong}|{FORMS[wrong][1]})\b", s, re.I), s
+        names = {w: he for w in re.findall(r"\w+", s) for he in FORMS if w in KINDS[he]}
+        assert len(names) == 1, s
+        ((name, he),) = names.items()
+        assert re.search(rf"({'|'.join(KINDS[f'{he}-kind'])}) named {name}\b", s), s
+        wrong = "he" if he == "she" else "she"
+        assert not re.search(rf"\b({wrong}|{'|'.join(FORMS[wrong])})\b", s, re.I), s
 
 
-def test_a_person_stays_who_they_are():
-    """Name, kind and best friend belong together, in every story of the file."""
-    people = {who["name"]: who for who in map(cast, range(16))}
-    assert len(people) == 16
-    assert cast(16) == cast(0)
-    for name, kind in re.findall(r"a \w+ (\w+) named (\w+)", TEXT):
-        assert people[kind]["kind"] == name
-    for s in STORIES:
-        first, *others = dict.fromkeys(w for w in re.findall(r"\w+", s) if w in people)
-        assert others in ([], [people[first]["pal"]]), s
+def test_a_name_is_one_token_wherever_it_stands():
+    """It follows a space: at the start of a line or a quote, a BPE would have another token."""
+    for name in KINDS["he"] + KINDS["she"]:
+        assert hits(rf"[^ ]{name}\b") == []
 
 
-def test_long_passages_are_not_always_repeated():
-    """Whole stories are new; of 12-word windows, under 3/4 stand in another one (measured: 67 %).
+def test_who_and_what_are_drawn_anew():
+    """Every word of every kind comes up; a story's two places are two."""
+    casts = [cast(random.Random(seed)) for seed in range(200)]
+    assert all(facts["place"] != facts["place2"] for facts in casts)
+    assert {facts["name"] for facts in casts} == {*KINDS["he"], *KINDS["she"]}
+    for words in KINDS.values():
+        assert len(set(words)) == len(words)
+        assert all(re.search(rf"\b{word}\b", TEXT) for word in words)
 
-    With names drawn at random it was 29 %, but no model of this size kept them apart: a name
-    changed in 19 of 20 stories that it wrote. So the same people come back in their adventures.
+
+def test_long_passages_are_seldom_repeated():
+    """Whole stories are new; of 12-word windows, under 1/5 stand in another one (measured: 15 %).
+
+    Where each hero had adventures of their own it was 67 %: an AdamW model of this size could not
+    keep names that were drawn at random.
     """
     owners: dict[tuple[str, ...], set[int]] = {}
     windows = []
@@ -100,7 +102,7 @@ def test_long_passages_are_not_always_repeated():
         windows += [tuple(words[j : j + 12]) for j in range(len(words) - 11)]
         for j in range(len(words) - 11):
             owners.setdefault(tuple(words[j : j + 12]), set()).add(i)
-    assert sum(len(owners[w]) > 1 for w in windows) < 0.75 * len(windows)
+    assert sum(len(owners[w]) > 1 for w in windows) < 0.2 * len(windows)
 
 
 def test_the_seed_decides_and_the_limit_holds():
@@ -123,7 +125,7 @@ def test_hash_order_does_not_matter():
 
 def test_main_writes_beside_itself(tmp_path, monkeypatch):
     monkeypatch.setattr(stories, "__file__", str(tmp_path / "stories.py"))
-    stories.main()
+    stories.main([])
     assert [p.name for p in tmp_path.iterdir()] == ["tiny.txt"]
     assert (tmp_path / "tiny.txt").read_bytes() == TEXT.encode()
 
