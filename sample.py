@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from model.generation.limits import check_sampling
 from tok.cli import Parser, run
 from utils.runs import latest_run, run_dir
+from utils.writing.defaults import SAMPLING
 from utils.writing.stops import check_stops
 from utils.writing.terminal import converse, heading, note, read_prompts, show
 
@@ -29,12 +30,17 @@ def parse(argv: Sequence[str] | None) -> Namespace:
     p.add_argument("--num", type=int, default=1, help="continuations of each prompt (default 1)")
     p.add_argument("--steps", type=int, default=200, help="most tokens to write (default 200)")
     p.add_argument("--stop", nargs="+", default=[], help="strings to end before")
-    p.add_argument(
-        "--temp", type=float, nargs="+", default=[0.8], help="0 = most likely (default 0.8)"
-    )
-    p.add_argument("--top_k", type=int, nargs="+", default=[50], help="0 = all (default 50)")
+    for flag, name, what in (
+        ("--temp", "temperature", "0 = most likely"),
+        ("--top_k", "top_k", "keep the k likeliest tokens, 0 = all"),
+    ):
+        value = SAMPLING[name] or 0
+        p.add_argument(
+            flag, type=type(value), nargs="+", default=[value], help=f"{what} (default {value})"
+        )
     p.add_argument("--top_p", type=float, help="keep the likeliest tokens up to this probability")
     p.add_argument("--min_p", type=float, help="drop tokens below this share of the likeliest")
+    p.set_defaults(top_p=SAMPLING["top_p"], min_p=SAMPLING["min_p"])
     p.add_argument("--repetition_penalty", type=float, default=1.0, help="> 1: repeats less (CTRL)")
     p.add_argument("--seed", type=int, help="the same seed writes the same text")
     p.add_argument("--novelty", action="store_true", help="say what stands in the training text")

@@ -3,7 +3,7 @@
 import time
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import sample
@@ -27,11 +27,13 @@ def slow_lengths(words, training):
     return list(map(max, runs))
 
 
+@settings(deadline=None)
 @given(WORDS, WORDS)
 def test_run_lengths_are_those_of_a_search(words, training):
     assert Words(training).run_lengths(words) == slow_lengths(words, training)
 
 
+@settings(deadline=None)
 @given(st.lists(WORDS, max_size=3), WORDS, st.integers(2, 4))
 def test_the_figures_are_those_of_a_search(texts, training, window):
     with pytest.MonkeyPatch.context() as patch:

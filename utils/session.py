@@ -39,6 +39,7 @@ from utils.training.objective import next_token
 from utils.training.optim import make_optimizer, muon_groups
 from utils.training.score import Score
 from utils.training.step import TrainStep
+from utils.writing.defaults import SAMPLING
 from utils.writing.novelty import novelty, training_words
 from utils.writing.text import write_text
 
@@ -164,7 +165,7 @@ class Session:
     def story(self, n: int) -> str:
         """Text of at most n tokens that the model makes up; its random state is left alone."""
         seed, end = self.settings.train.seed + self.state.step, self.data.end
-        sampling = {"temperature": 0.6, "top_k": 50, "seed": seed, "end": end}
+        sampling = {**SAMPLING, "seed": seed, "end": end}
         return write_text(self.state.model, self.data.tokenizer, "", n, **sampling).strip()
 
     def show_story(self, n: int, indent: str = "    ", known: bool = False) -> None:

@@ -9,11 +9,6 @@ from torch import Tensor
 State = Mapping[str, Tensor]  # a state dict; it stays as it is, and unchanged tensors are shared
 # what no peer differs in
 PLAIN: dict[str, Any] = {"norm_at": "pre", "qk_norm": False, "window": 0, "emb_conv": 0}
-    "norm_at": "pre",
-    "qk_norm": False,
-    "window": 0,
-    "emb_conv": 0,
-}  # what no peer differs in
 MASKS = (".attn.bias", ".attn.masked_bias", ".rotary_emb.inv_freq")  # constants in older files
 
 
