@@ -11,17 +11,17 @@ from utils import judge as module
 from utils.config import read_yaml, settings_from
 from utils.device import pick_device
 from utils.distributed import start_processes
-from utils.judge import NAMES, THINGS, Judge, triples
+from utils.judge import KNOWN, NAMES, THINGS, Judge, triples
 from utils.session import Session
 from utils.writing.defaults import SAMPLING
 
-JUDGE = Judge(compose())
+JUDGE = Judge(compose(KNOWN))
 HELD_OUT = compose(seed=2).strip().split("\n\n")
 SOME = HELD_OUT[::8]
 ONE = (
-    "Once upon a time, there was a shy fox named Tom. One day, Tom found a red kite by the pond.\n"
-    'Soon he met a hen with a pear. "I need a kite," said the hen. "Can we trade?"\n'
-    "So Tom gave away the kite and took the pear. And Tom was very happy."
+    "Once upon a time, there was a shy fox named Tom. One day, Tom found a red kite by the pond. "
+    '"Whose kite is this?" said Tom.\nSoon he met a hen. "Is this your kite?" asked Tom.\n'
+    "So Tom gave back the kite. And Tom was very happy."
 )
 
 
@@ -50,10 +50,10 @@ def another_pronoun(story):
     return spoiled if spoiled != story else story + f" And {she} was very happy."
 
 
-def another_thing(story):
-    thing = re.findall(rf"\bthe ({'|'.join(THINGS)})\b", story)[-1]
-    new = next(t for t in THINGS if t not in story)
-    return last(story, f"the {thing}", f"the {new}")
+def another(story, words):
+    old = list(re.finditer(rf"\b({'|'.join(words)})\b", story))[-1]
+    new = next(word for word in words if word not in story)
+    return story[: old.start()] + new + story[old.end() :]
 
 
 def twice(story):
@@ -87,7 +87,10 @@ def test_a_story_by_hand():
         ("had", "a", "FOOD"),
         ("a", "FOOD", "."),
     ]
-    assert JUDGE.faults(ONE.replace("took the pear", "took the bun")) == ["things"]
+    for new in ("ball", "bun"):
+        assert "things" in JUDGE.faults(ONE.replace("back the kite", f"back the {new}"))
+    assert JUDGE.faults(ONE.replace("met a hen", "met a hen and an owl")) == ["grammar", "things"]
+    assert JUDGE.faults(ONE.replace("found a red kite", "found the kite")) == ["grammar", "things"]
     assert JUDGE.faults(ONE.replace("Tom was very", "Ben was very")) == ["names"]
     assert JUDGE.faults(ONE.replace("he met", "she met")) == ["pronouns"]
     assert JUDGE.faults("") != []
@@ -95,7 +98,7 @@ def test_a_story_by_hand():
 
 def test_stories_that_it_never_saw_pass():
     """Of 100 at least 99: the text has room for a turn of phrase that it does not use."""
-    assert not set(HELD_OUT) & set(compose().strip().split("\n\n"))
+    assert not set(HELD_OUT) & set(compose(KNOWN).split("\n\n"))
     faults = [JUDGE.faults(story) for story in HELD_OUT]
     assert sum(map(bool, faults)) <= len(HELD_OUT) / 100
 
@@ -107,11 +110,12 @@ def test_spoiled_stories_fail(rule):
         assert rule in JUDGE.faults(SPOILED[rule](story)), story
 
 
-def test_a_thing_that_changes_is_seen():
-    stories = [s for s in SOME if re.search(rf"\bthe ({'|'.join(THINGS)})\b", s)]
-    assert len(stories) > 20
-    for story in stories:
-        assert "things" in JUDGE.faults(another_thing(story)), story
+def test_a_thing_or_animal_that_changes_is_seen():
+    for words in (THINGS, KINDS["animal"]):
+        stories = [s for s in SOME if any(re.search(rf"\b{word}\b", s) for word in words)]
+        assert len(stories) > 20
+        for story in stories:
+            assert "things" in JUDGE.faults(another(story, words)), story
 
 
 def test_one_place_for_the_sampling_defaults(toy_run, monkeypatch):

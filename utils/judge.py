@@ -5,10 +5,11 @@
     python -m utils.judge --file stories.txt      # stories with a blank line between two of them
 
 The rules: "end": the story ends by itself, and so does each of its sentences; "quotes" close;
-"words" are all in tiny.txt; "grammar": so are any three in a row of a sentence, where all names are
-alike, all animals, things, places and so on; "names": the hero is introduced by name, keeps it, and
-nobody else has one; "pronouns" are the hero's; "things": none is "the kite" that was not spoken of
-before; "repeats": no sentence and no word comes twice.
+"words" are all known; "grammar": so are any three in a row of a sentence, where all names are
+alike, all animals, things, places and so on; "names": the hero is introduced by name, keeps it,
+and nobody else has one; "pronouns" are the hero's; "things": there is one thing or food, one
+animal, one beast and one relative at most, and none is "the kite" that was not spoken of before;
+"repeats": no sentence and no word comes twice.
 """
 
 import re
@@ -25,11 +26,13 @@ from utils.training.checkpoint import load_model
 from utils.writing.defaults import SAMPLING
 from utils.writing.text import write_batch
 
+KNOWN = 1_000_000  # bytes of stories by data/stories.py that tell what is known
 WORD = re.compile(r"[a-z]+(?:'[a-z]+)?", re.I)
 PIECE = re.compile(r"[a-z]+(?:'[a-z]+)?|[^a-z\s]|\n", re.I)
 NAMES = {name: he for he in FORMS for name in KINDS[he]}
 KIND = {word: kind for kind, words in KINDS.items() for word in words}
 THINGS = [*KINDS["thing"], *KINDS["food"]]
+ACTORS = ("animal", "beast", "kin")
 LISTED = re.compile(r"\b(" + "|".join(sorted(KIND, key=len, reverse=True)) + r")\b")
 
 
@@ -95,13 +98,16 @@ def pronouns_hold(story: str) -> bool:
 
 
 def things_hold(story: str) -> bool:
-    """Whether things and food that have "the" or "that" before them were spoken of earlier."""
-    said = set[str]()
-    for the, word in re.findall(rf"\b(the |that )?({'|'.join(THINGS)})\b", story):
-        if the and word not in said:
-            return False
-        said.add(word)
-    return True
+    """Whether nothing changes on the way: no second thing, animal, beast or relative comes up.
+
+    And the thing does not begin as "the" or "that" kite.
+    """
+    found = re.findall(rf"\b(the |that )?({'|'.join(THINGS)})\b", story)
+    if found and found[0][0]:
+        return False
+    casts = [{word for _, word in found}]
+    casts += [set(re.findall(rf"\b({'|'.join(KINDS[k])})\b", story)) for k in ACTORS]
+    return all(len(cast) <= 1 for cast in casts)
 
 
 def repeats(story: str) -> bool:
@@ -140,7 +146,7 @@ def written(a: Namespace) -> list[tuple[str, bool]]:
 def main(argv: Sequence[str] | None = None) -> None:
     """Print how many stories keep all rules, how often each rule is broken, and where."""
     a = parse(argv)
-    judge, broken, good = Judge(compose()), Counter[str](), 0
+    judge, broken, good = Judge(compose(KNOWN)), Counter[str](), 0
     stories = [(s, True) for s in read_text(a.file).split("\n\n")] if a.file else written(a)
     for i, (story, ended) in enumerate(stories):
         faults = judge.faults(story, ended)

@@ -5,4 +5,4 @@ Chosen by counting the stories that keep all rules of utils.judge: docs/sampling
 
 from typing import Any
 
-SAMPLING: dict[str, Any] = {"temperature": 0.4, "top_k": 50, "top_p": None, "min_p": None}
+SAMPLING: dict[str, Any] = {"temperature": 0.3, "top_k": 50, "top_p": None, "min_p": None}
