@@ -11,7 +11,7 @@ from utils import judge as module
 from utils.config import read_yaml, settings_from
 from utils.device import pick_device
 from utils.distributed import start_processes
-from utils.judge import KNOWN, NAMES, THINGS, Judge, triples
+from utils.judge import KNOWN, NAMES, THINGS, Judge, runs
 from utils.session import Session
 from utils.writing.defaults import SAMPLING
 
@@ -81,12 +81,12 @@ SPOILED = {
 def test_a_story_by_hand():
     assert JUDGE.faults(ONE) == []
     assert JUDGE.faults(ONE, ended=False) == ["end"]
-    assert list(triples("Tom had a pear.")) == [
-        ("^", "NAME", "had"),
-        ("NAME", "had", "a"),
-        ("had", "a", "FOOD"),
-        ("a", "FOOD", "."),
+    assert list(runs("Tom had a pear."))[:3] == [
+        ("^", "NAME", "had", "a", "FOOD"),
+        ("NAME", "had", "a", "FOOD", "."),
+        ("had", "a", "FOOD", ".", "$"),
     ]
+    assert JUDGE.faults(ONE.replace("by the pond", "broke")) == ["grammar"]
     for new in ("ball", "bun"):
         assert "things" in JUDGE.faults(ONE.replace("back the kite", f"back the {new}"))
     assert JUDGE.faults(ONE.replace("met a hen", "met a hen and an owl")) == ["grammar", "things"]
