@@ -179,7 +179,9 @@ def keep_freed_memory() -> None:
     and the next step waits while each page is mapped and cleared anew. Blocks of 32 MiB and more
     are the system's as before.
     """
-    libc = ctypes.CDLL(None) if sys.platform == "linux" else None
+    if sys.platform != "linux":
+        return
+    libc = ctypes.CDLL(None)
     if hasattr(libc, "mallopt"):  # musl has none
         libc.mallopt(-3, 32 * 2**20)  # M_MMAP_THRESHOLD: it would be 128 KiB once the other is set
         libc.mallopt(-1, 2**30)  # M_TRIM_THRESHOLD
