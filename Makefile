@@ -29,7 +29,7 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 	@$(PIP) -e '.[dev]'
 	@touch $@
 
-train: $(VENV)/.installed ## train: CFG=configs/tiny.yaml ARGS="--steps 500"
+train: $(VENV)/.installed ## train: CFG=configs/tiny.yaml ARGS="--steps 400"
 	$(BIN)/python train.py --config $(CFG) $(ARGS)
 
 sample: $(VENV)/.installed ## write: PROMPT="Once upon a time" RUN=tiny ARGS="--temp 0.7"

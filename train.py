@@ -1,6 +1,6 @@
 """Train a GPT on a text file, and watch it learn to write.
 
-python train.py                                     # data/tiny.txt, two minutes on a laptop
+python train.py                                     # data/tiny.txt, a minute on a laptop
 python train.py --data my.txt                       # any UTF-8 text
 python train.py --config configs/shakespeare_char.yaml --lr 2e-3
 python train.py --run tiny --resume --steps 2000    # go on where it stopped

@@ -17,6 +17,10 @@ WORDS += ["barn", "by", "sea", "the", "the"]
 TOY = ["--n_layer", "1", "--n_head", "2", "--d_model", "16", "--block_size", "16"]
 TOY += ["--dtype", "float32"]  # on any machine
 TOY += ["--batch_size", "4", "--device", "cpu", "--sample", "8", "--vocab", "280"]
+TOY += ["--optimizer", "adamw", "--schedule", "cosine", "--warmup", "50", "--grad_clip", "1"]
+TOY += ["--mlp", "gelu", "--qk_norm", "false", "--zero_init", "false", "--emb_std", "0.02"]
+TOY += ["--emb_conv", "0", "--tie_weights", "true", "--dropout", "0", "--patience", "0"]
+TOY += ["--lr", "3e-3", "--min_lr", "1e-4"]  # GPT-2's way, whatever the default is
 
 
 def make_text(n=6000):

@@ -235,6 +235,16 @@ def test_make_targets_in_documents_exist():
             assert line.split()[1] in targets, (document, line)
 
 
+def test_figures_of_the_readme_stand_in_bench():
+    """What is measured is said once more in BENCH.md, with its command and the CPU's kind."""
+    readme, bench = ((ROOT / name).read_text("utf-8") for name in ("README.md", "BENCH.md"))
+    prose = re.sub(r"```.*?```", "", readme, flags=re.S).replace("(3.10 or newer)", "")
+    figures = re.findall(r"\d[\d,]*\.\d+|\d[\d,]* (?:s|x|%|times|of \d+)\b", " ".join(prose.split()))
+    assert len(figures) > 10
+    for figure in figures:
+        assert re.search(rf"(?<![\d.,]){re.escape(figure)}(?!\d)", " ".join(bench.split())), figure
+
+
 def test_settings_are_documented():
     """docs/settings.md is what the declarations say: `python -m utils.settings_table` writes it."""
     assert (ROOT / "docs" / "settings.md").read_text(encoding="utf-8") == settings_table()
