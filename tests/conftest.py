@@ -17,10 +17,10 @@ WORDS += ["barn", "by", "sea", "the", "the"]
 TOY = ["--n_layer", "1", "--n_head", "2", "--d_model", "16", "--block_size", "16"]
 TOY += ["--dtype", "float32"]  # on any machine
 TOY += ["--batch_size", "4", "--device", "cpu", "--sample", "8", "--vocab", "280"]
+# GPT-2's way, whatever the default is
 TOY += ["--optimizer", "adamw", "--schedule", "cosine", "--warmup", "50", "--grad_clip", "1"]
 TOY += ["--mlp", "gelu", "--qk_norm", "false", "--zero_init", "false", "--emb_std", "0.02"]
 TOY += ["--emb_conv", "0", "--tie_weights", "true", "--dropout", "0", "--patience", "0"]
-TOY += ["--lr", "3e-3", "--min_lr", "1e-4"]  # GPT-2's way, whatever the default is
 
 
 def make_text(n=6000):
@@ -53,7 +53,8 @@ def toy_run(text_file):
     """A run of 6 steps, runs/my, as `train.py --data my.txt` makes it."""
     import train
 
-    assert train.main(["--data", str(text_file), "--steps", "6", "--eval_every", "3", *TOY]) == 0
+    flags = ["--data", str(text_file), "--steps", "6", "--eval_every", "3", "--lr", "3e-3"]
+    assert train.main([*flags, *TOY]) == 0
     return text_file.parent / "runs" / "my"
 
 

@@ -239,7 +239,9 @@ def test_figures_of_the_readme_stand_in_bench():
     """What is measured is said once more in BENCH.md, with its command and the CPU's kind."""
     readme, bench = ((ROOT / name).read_text("utf-8") for name in ("README.md", "BENCH.md"))
     prose = re.sub(r"```.*?```", "", readme, flags=re.S).replace("(3.10 or newer)", "")
-    figures = re.findall(r"\d[\d,]*\.\d+|\d[\d,]* (?:s|x|%|times|of \d+)\b", " ".join(prose.split()))
+    figures = re.findall(
+        r"\d[\d,]*\.\d+|\d[\d,]* (?:s|x|%|times|of \d+)\b", " ".join(prose.split())
+    )
     assert len(figures) > 10
     for figure in figures:
         assert re.search(rf"(?<![\d.,]){re.escape(figure)}(?!\d)", " ".join(bench.split())), figure
