@@ -83,6 +83,8 @@ def parse(argv: Sequence[str] | None) -> Namespace:
     a = p.parse_args(argv)
     if a.runs is not None and a.runs < 1:
         raise ValueError(f"runs={a.runs} must be at least 1")
+    if a.nanogpt and not Path(a.nanogpt, "model.py").is_file():
+        raise ValueError(f"no {Path(a.nanogpt, 'model.py')}; --nanogpt names a checkout of nanoGPT")
     return a
 
 

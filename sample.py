@@ -43,7 +43,9 @@ def parse(argv: Sequence[str] | None) -> Namespace:
     p.set_defaults(top_p=SAMPLING["top_p"], min_p=SAMPLING["min_p"])
     p.add_argument("--repetition_penalty", type=float, default=1.0, help="> 1: repeats less (CTRL)")
     p.add_argument("--seed", type=int, help="the same seed writes the same text")
-    p.add_argument("--novelty", action="store_true", help="say what stands in the training text")
+    p.add_argument(
+        "--novelty", action="store_true", help="say what of it stands in the training text"
+    )
     p.add_argument("--no-cache", action="store_true", help="the same text, without the KV cache")
     p.add_argument("--compile", action="store_true", help="torch.compile, if it is faster")
     p.add_argument("--device", default="auto", help="auto, cpu, cuda, mps")

@@ -41,10 +41,9 @@ def parse(argv: Sequence[str] | None) -> tuple[Namespace, Settings]:
     base = run_dir(args.run if "run" in args else settings_of(args).train.run) / "config.yaml"
     settings = settings_of(args, base if args.resume and base.exists() else None)
     if args.overfit:
-        s = settings.train
-        settings = replace(
-            settings, train=replace(s, run=f"{s.run.rstrip('/')}-overfit", eval_every=s.steps)
-        )
+        s, model = settings.train, replace(settings.model, dropout=0.0, attn_dropout=0.0)
+        own = replace(s, run=f"{s.run.rstrip('/')}-overfit", eval_every=s.steps, patience=0)
+        settings = replace(settings, model=model, train=own)
     return args, settings
 
 

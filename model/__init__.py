@@ -45,6 +45,12 @@ HOMES = {  # module: its names above
     "positions": ("rope_table",),
 }
 
+
+def __dir__() -> list[str]:
+    """Also what has not been asked for yet."""
+    return sorted({*globals(), *__all__})
+
+
 if not TYPE_CHECKING:  # there every name is known, and a wrong one an error
 
     def __getattr__(name: str) -> Any:

@@ -45,7 +45,7 @@ def test_an_explicit_choice_wins():
     for given in ({}, {"GOMP_SPINCOUNT": "7"}, {"OMP_WAIT_POLICY": "ACTIVE"}):
         found = dict(given)
         spin_briefly(found)
-        assert found == (given or {"GOMP_SPINCOUNT": "1000"})
+        assert found == (given or {"GOMP_SPINCOUNT": "5000"})
 
 
 @pytest.mark.parametrize("name", ["train.py", "sample.py", "eval.py", "sweep.py", "bench.py"])
@@ -53,7 +53,7 @@ def test_commands_set_it_before_torch_loads_openmp(toy_run, name):
     """libgomp reads it once, when it is loaded: a training beside two programs ran at a tenth."""
     more = {"sweep.py": ["--lr", "1e-3", "2e-3"], "sample.py": ["--prompt", "a"]}
     code = RUN.format(argv=[name, *more.get(name, [])], name=str(ROOT / name))
-    assert waiting(code) == "1000 None"
+    assert waiting(code) == "5000 None"
     assert waiting(code, OMP_WAIT_POLICY="ACTIVE") == "None ACTIVE"
 
 
@@ -112,7 +112,7 @@ def test_the_race_is_run_beside_zero_one_and_two(monkeypatch):
 
     def contenders(stack, shape, device, dtype, nanogpt):
         ways = [busy.as_started(), shape, device, dtype, nanogpt]
-        assert ways == [{"GOMP_SPINCOUNT": "1000"}, races.SHAPES["4x128"], "cpu", "auto", "x"]
+        assert ways == [{"GOMP_SPINCOUNT": "5000"}, races.SHAPES["4x128"], "cpu", "auto", "x"]
         return {"us": lambda: None}
 
     monkeypatch.setattr(races, "busy_loops", loop)

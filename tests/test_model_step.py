@@ -82,6 +82,13 @@ def test_a_model_that_is_more_than_ours_keeps_its_forward(blocks_read):
         written(m, [[1]], 5)
     assert len(calls) == 5
     assert not blocks_read
+    c = model()
+    c.blocks[1].mlp.forward = lambda x: x
+    assert not can_step(c)
+    handle = torch.nn.modules.module.register_module_forward_hook(lambda *args: None)
+    assert not can_step(model())
+    handle.remove()
+    assert can_step(model())
 
 
 def test_the_step_sees_what_is_learnt_between_two_of_them():

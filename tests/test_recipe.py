@@ -50,9 +50,13 @@ def test_a_text_of_ones_own_is_trained_by_its_recipe(tmp_path, n):
     """Flags win over it, and a config is taken as it is."""
     text = tmp_path / "my.txt"
     text.write_bytes(b"a" * n)
-    settings = flat(parsed("--data", str(text), "--steps", "7"))
-    assert recipe(n).items() - {("steps", recipe(n)["steps"])} <= settings.items()
-    assert settings["steps"] == 7
+    assert recipe(n).items() <= flat(parsed("--data", str(text))).items()
+    for flag in "steps", "minutes":  # it ends when it is told to, not by the recipe's patience
+        settings = flat(parsed("--data", str(text), f"--{flag}", "7"))
+        assert settings[flag] == 7
+        assert settings["patience"] == 0
+        assert settings["eval_every"] == flat(parsed())["eval_every"]
+        assert settings["dropout"] == recipe(n)["dropout"]
     config = tmp_path / "own.yaml"
     config.write_text("lr: 0.5\n", encoding="utf-8")
     settings = parsed("--config", str(config), "--data", str(text))
@@ -69,3 +73,11 @@ def test_a_resumed_run_keeps_its_recipe(tmp_path, monkeypatch):
     config.write_text("data: my.txt\nsteps: 33\nattn_dropout: 0.0\n", encoding="utf-8")
     _, settings = train.parse(["--resume", "--data", "my.txt"])
     assert (settings.train.steps, settings.model.dropout) == (33, 0.0)
+
+
+def test_overfitting_one_batch_drops_nothing(tmp_path):
+    text = tmp_path / "my.txt"
+    text.write_text("a" * 20_000, encoding="utf-8")
+    _, settings = train.parse(["--data", str(text), "--overfit", "--attn_dropout", "0.1"])
+    assert (settings.model.dropout, settings.model.attn_dropout) == (0, 0)
+    assert settings.train.patience == 0

@@ -247,6 +247,11 @@ def test_figures_of_the_readme_stand_in_bench():
         assert re.search(rf"(?<![\d.,]){re.escape(figure)}(?!\d)", " ".join(bench.split())), figure
 
 
+@pytest.mark.parametrize("path", DOCS, ids=lambda p: p.name)
+def test_no_placeholder_is_left(path):
+    assert not re.search(r"@[A-Z0-9]+@|TODO|XXX", path.read_text(encoding="utf-8"))
+
+
 def test_settings_are_documented():
     """docs/settings.md is what the declarations say: `python -m utils.settings_table` writes it."""
     assert (ROOT / "docs" / "settings.md").read_text(encoding="utf-8") == settings_table()

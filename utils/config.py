@@ -15,7 +15,7 @@ import yaml
 from model.config import GPTConfig, check_choices, setting
 from tok import END_OF_TEXT
 from tok.cli import Parser, unknown_name
-from utils.recipe import recipe, text_bytes
+from utils.recipe import ENDING, recipe, text_bytes
 
 DEFAULT = Path(__file__).parent.parent / "configs" / "tiny.yaml"
 
@@ -281,7 +281,9 @@ def settings_of(args: Namespace, base: Path | None = None) -> Settings:
     if other_text:
         own = {f.name for f in fields(DataConfig)}
         values = {k: v for k, v in values.items() if k not in own}
-        values |= recipe(text_bytes(str(flags.get("data", "")), str(flags.get("mixture", ""))))
+        chosen = recipe(text_bytes(str(flags.get("data", "")), str(flags.get("mixture", ""))))
+        asked = "steps" in flags or "minutes" in flags  # then it ends when it was told to
+        values |= {k: v for k, v in chosen.items() if not (asked and k in ENDING)}
     try:
         settings = settings_from(values)  # on its own first, so that an error names the right file
     except ValueError as e:

@@ -17,14 +17,11 @@ from argparse import Namespace
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from data.store import end_id
 from data.stories import FORMS, KINDS, compose
 from tok.cli import Parser, run
 from tok.files import read_text
 from utils.runs import latest_run, run_dir
-from utils.training.checkpoint import load_model
 from utils.writing.defaults import SAMPLING
-from utils.writing.text import write_batch
 
 KNOWN = 1_000_000  # bytes of stories by data/stories.py that tell what is known
 RUN = 5  # words or marks in a row: with 3, "she found a red box broke" would pass
@@ -135,9 +132,15 @@ def parse(argv: Sequence[str] | None) -> Namespace:
 
 def written(a: Namespace) -> list[tuple[str, bool]]:
     """What a run writes with a.num seeds: each story, and whether it ended by itself."""
+    from data.store import end_id  # here, not above: flags are checked before torch is imported
+    from utils.training.checkpoint import load_model
+    from utils.writing.text import write_batch
+
+    if min(a.num, a.steps) < 1:
+        raise ValueError(f"num={a.num} and steps={a.steps} must be at least 1")
     model, tokenizer, checkpoint = load_model(run_dir(a.run) if a.run else latest_run())
     end = end_id(checkpoint["data"], tokenizer)
-    how = {name: vars(a)[name] for name in SAMPLING}
+    how = {name: vars(a)[name] for name in SAMPLING} | {"top_k": a.top_k or None}  # 0 = all
     texts = write_batch(
         model.eval(), tokenizer, [a.prompt] * a.num, a.steps, end=end, seed=a.seed, **how
     )
@@ -149,6 +152,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     a = parse(argv)
     judge, broken, good = Judge(compose(KNOWN)), Counter[str](), 0
     stories = [(s, True) for s in read_text(a.file).split("\n\n")] if a.file else written(a)
+    if not any(story.strip() for story, _ in stories):
+        raise ValueError(f"{a.file} is empty; give stories with a blank line between two of them")
     for i, (story, ended) in enumerate(stories):
         faults = judge.faults(story, ended)
         good += not faults

@@ -19,6 +19,7 @@ ROWS = [  # texts of fewer bytes: what is better with them
     (1_500_000, {"vocab": 500, "dropout": 0.1, "lr": 0.007}),
     (math.inf, {"vocab": 2000, "dropout": 0.0, "lr": 0.015}),
 ]
+ENDING = ("eval_every", "patience")  # what goes with the recipe's own steps alone
 LONG = 5_000_000  # bytes from which on one evaluation is enough: none is short
 
 

@@ -93,8 +93,11 @@ class Session:
         """
         if self.settings.train.dtype != "auto":
             return device
-        if self.last:
-            return pick_device(str(device.device), self.last["settings"].get("dtype", "auto"))
+        then = self.last["settings"].get("dtype", "auto") if self.last else ""
+        if then == "float16" and device.device.type != "cuda":
+            return device  # nothing else has it
+        if then:
+            return pick_device(str(device.device), then)
         return fastest(device, lambda: self.dist.broadcast([bfloat16_gain()])[0])
 
     def begin(self) -> TrainState:

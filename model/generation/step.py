@@ -12,6 +12,7 @@ from time import perf_counter
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.modules import module
 
 from model.attention import CausalSelfAttention, LayerCache, Rope
 from model.generation.cache import KVCache
@@ -31,8 +32,11 @@ def can_step(model: nn.Module) -> bool:
     """
     if type(model) is not TinyGPT or model.config.attn == "naive":
         return False
+    if module._global_forward_hooks or module._global_forward_pre_hooks:
+        return False
     parts = [m for m in model.modules() if not isinstance(m, nn.Linear)]
-    return not any(type(m) not in OURS or m._forward_hooks or m._forward_pre_hooks for m in parts)
+    hooked = any(m._forward_hooks or m._forward_pre_hooks or "forward" in vars(m) for m in parts)
+    return not hooked and all(type(m) in OURS for m in parts)
 
 
 def linear(layer: nn.Linear) -> Layer:

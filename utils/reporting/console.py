@@ -65,6 +65,8 @@ def last_lines(summary: dict[str, Any]) -> Iterator[str]:
     done = f"{seen} in {summary['seconds']:.0f} s"
     best = f"best val loss {float('inf') if loss is None else loss:.4f} at step {step}"
     odd = ((summary["spikes"], "loss spikes"), (summary["overflows"], "float16 overflows"))
+    if summary["stopped_by"] == "patience":
+        yield f"note    no better since step {step}; --resume --patience 0 goes on all the same"
     yield f"done    {done}; {best}" + "".join(f"; {n} {what}" for n, what in odd if n)
     if summary["seconds_in"]["steps"]:
         yield time_line(summary["seconds_in"])

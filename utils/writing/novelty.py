@@ -18,6 +18,7 @@ from utils.config import settings_from
 from utils.training.checkpoint import same_data
 
 WINDOW = 12  # words: fewer are soon an idiom
+PLACES = 50_000  # of one word that are looked at: "0 0 0" a million times is no story
 SHOWN = 24  # words of the longest run that people see
 LIMIT = 1 << 21  # tokens of training text that are looked at, some 7 MB
 SENTENCE_END = re.compile(r"[.!?]['\")\]]*$")  # of the last word of a sentence
@@ -43,7 +44,7 @@ class Words:
         ids = [self.ids.get(word, unknown) for word in words] + [unknown]
         lengths = []
         for i, word in enumerate(ids[:-1]):
-            at, n = self.order[self.first[word] : self.first[word + 1]], 0
+            at, n = self.order[self.first[word] : self.first[word + 1]][:PLACES], 0
             while len(at):
                 n += 1
                 at = at[self.text[at + n] == ids[i + n]]
