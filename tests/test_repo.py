@@ -292,7 +292,9 @@ def test_commands_of_the_readme_run(tmp_path):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(ROOT / name, tmp_path / name)
     tiny = (ROOT / "data" / "tiny.txt").read_text(encoding="utf-8")
-    (tmp_path / "my.txt").write_text(tiny + "\n\nROMEO:\n", encoding="utf-8")  # a prompt in docs
+    (tmp_path / "my.txt").write_text(
+        tiny + "\n\nROMEO: JULIET:\n", encoding="utf-8"
+    )  # prompts in docs
     env = {k: v for k, v in os.environ.items() if not k.startswith("COV")}
     for _, line in commands():
         if line in ("make test", "make lint", "make test-slow") or "pip install" in line:
