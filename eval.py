@@ -3,11 +3,12 @@
 python eval.py                      # the newest run
 python eval.py --run tiny --ckpt last
 python eval.py --run tiny --data other.txt
+python eval.py --run my-smollm2     # a fine-tuned run, beside the model it started from
 """
 
 import sys
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,10 @@ from utils.runs import latest_run, run_dir
 
 if TYPE_CHECKING:  # what needs torch is imported by `main`, not for --help or a wrong flag
     from data.mixture import Mixture
+    from model import TinyGPT
+    from utils.training.score import Score
+
+TOKENS = 1 << 14  # at once
 
 
 def parse(argv: Sequence[str] | None) -> Namespace:
@@ -28,7 +33,10 @@ def parse(argv: Sequence[str] | None) -> Namespace:
         "--ckpt", choices=("best", "last"), default="best", help="checkpoint (default best)"
     )
     p.add_argument("--data", help="another text, or prepared directory (default: the run's own)")
-    p.add_argument("--batch_size", type=int, default=16, help="sequences at once (default 16)")
+    p.add_argument("--block_size", type=int, default=0, help="tokens a window (default the run's)")
+    p.add_argument(
+        "--batch_size", type=int, help="windows at once (default 16, fewer of long ones)"
+    )
     p.add_argument("--device", default="auto", help="auto, cpu, cuda, mps")
     p.add_argument("--dtype", default="auto", help="auto, float32, bfloat16, float16")
     return p.parse_args(argv)
@@ -40,6 +48,8 @@ def open_text(a: Namespace, path: Path, checkpoint: dict[str, Any]) -> "Mixture"
     from utils.training.checkpoint import same_data
 
     own = settings_from(checkpoint["settings"]).data
+    if not a.data and "train_tokens" not in checkpoint["data"]:
+        raise ValueError(f"{path} is a pretrained model without a text; give --data")
     if a.data:
         own = replace(own, data=a.data, mixture="", tokenizer=str(path / "tokenizer.json"))
     mixture = open_mixture(**own.text)
@@ -51,18 +61,39 @@ def open_text(a: Namespace, path: Path, checkpoint: dict[str, Any]) -> "Mixture"
     return mixture
 
 
+def base_scores(
+    model: "TinyGPT", checkpoint: dict[str, Any], score: "Callable[[TinyGPT], Score]"
+) -> "dict[str, Score]":
+    """What the model started from scores: the adapters' base, or the run that `init` names."""
+    from model.adapt.lora import without_lora
+    from utils.training.models import load_model
+
+    if checkpoint.get("base"):
+        with without_lora(model):
+            return {"base": score(model)}
+    init = checkpoint["settings"].get("init", "")
+    if not init:
+        return {}
+    try:
+        base, *_ = load_model(run_dir(init))
+    except ValueError as e:
+        print(f"note: no scores of the base: {e}", file=sys.stderr)
+        return {}
+    return {"base": score(base)}
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Print and keep val_loss, ppl and bits per byte, of the model and of the baselines."""
     a = parse(argv)
-    if a.batch_size < 1:
+    if a.batch_size is not None and a.batch_size < 1:
         raise ValueError(f"batch_size={a.batch_size} must be at least 1")
     path = run_dir(a.run) if a.run else latest_run()
 
     from utils.device import pick_device
     from utils.reporting.summary import write_json
     from utils.training.baselines import bigram_baseline, uniform_baseline, unigram_baseline
-    from utils.training.checkpoint import load_model
     from utils.training.evaluate import evaluate_all
+    from utils.training.models import load_model
     from utils.training.objective import next_token
 
     device = pick_device(a.device, a.dtype)  # auto on a CPU: float32, so that machines agree
@@ -71,11 +102,19 @@ def main(argv: Sequence[str] | None = None) -> None:
     model, tokenizer, checkpoint = load_model(path, a.ckpt)
     mixture = open_text(a, path, checkpoint)
     data = mixture.combined(load=True)
-    V, n_bytes = tokenizer.vocab_size, data.meta["val_bytes"]
-    where = a.batch_size, device
-    score, sources = evaluate_all(model.to(device.device), next_token, mixture.datasets, *where)
+    V, n_bytes, T = tokenizer.vocab_size, data.meta["val_bytes"], model.config.block_size
+    if a.block_size < 0 or (a.block_size > T and not model.config.slides):
+        raise ValueError(f"block_size={a.block_size} must be 1 to {T}, the model's; 0 = that")
+    T = a.block_size or T
+    B = a.batch_size or min(16, max(1, TOKENS // T))
+
+    def scored(model: "TinyGPT") -> "tuple[Score, dict[str, Score]]":
+        return evaluate_all(model.to(device.device), next_token, mixture.datasets, B, device, T)
+
+    score, sources = scored(model)
     scores = {
         "model": score,
+        **base_scores(model, checkpoint, lambda model: scored(model)[0]),
         **{f"- {name}": own for name, own in sources.items() if len(sources) > 1},
         "bigram": bigram_baseline(data.train, data.val, V, n_bytes),
         "unigram": unigram_baseline(data.train, data.val, V, n_bytes),

@@ -90,7 +90,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     from data.store import end_id  # here, not above: flags are checked before torch is imported
     from model import few_rows
     from utils.device import pick_device
-    from utils.training.checkpoint import load_model
+    from utils.training.models import load_model
     from utils.writing.compile import compiled_step
     from utils.writing.novelty import novelty, training_text, training_words
     from utils.writing.tables import alternatives, grid

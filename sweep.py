@@ -21,17 +21,8 @@ from typing import Any
 import train
 from tok.cli import Parser, run
 from tok.files import replacing
-from utils.config import (
-    DEFAULT,
-    FIELDS,
-    Settings,
-    coerce,
-    flat,
-    own_values,
-    read_yaml,
-    settings_from,
-    settings_of,
-)
+from utils.config import FIELDS, Settings, coerce, flat, read_yaml, settings_from
+from utils.flags import DEFAULT, own_values, settings_of
 from utils.training.score import perplexity
 
 Values = dict[str, Any]

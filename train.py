@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 
 from tok.cli import Parser
 from tok.cli import run as run_command
-from utils.config import Settings, add_settings, settings_of
+from utils.config import Settings
+from utils.flags import add_settings, settings_of
 from utils.reporting.events import Callback
 from utils.runs import run_dir
 from utils.training.budget import ended_by, steps_in_all

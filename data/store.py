@@ -44,8 +44,8 @@ class TokenDataset:
 
 
 def end_id(meta: dict[str, Any], tokenizer: tok.Tokenizer) -> int | None:
-    """The same, from the meta.json that a checkpoint keeps."""
-    return tokenizer.special_tokens.get(END_OF_TEXT) if meta["documents"] > 1 else None
+    """The same, from a checkpoint's meta.json; a pretrained model learnt from many documents."""
+    return tokenizer.special_tokens.get(END_OF_TEXT) if meta.get("documents", 2) > 1 else None
 
 
 def meta_text(meta: dict[str, Any]) -> str:

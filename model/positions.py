@@ -9,7 +9,7 @@ def rope_table(positions: int | Tensor, D: int, theta: float = 10000.0) -> tuple
 
     Pair i rotates by theta**(-2i/D) radians per position (RoFormer, eq. 15).
     """
-    t = torch.arange(positions) if isinstance(positions, int) else positions
+    t = torch.arange(positions, device="cpu") if isinstance(positions, int) else positions
     frequency = theta ** (-torch.arange(0, D, 2, device=t.device) / D)  # (D/2,)
     angle = t[..., None].float() * frequency  # (*shape, D/2)
     return angle.cos(), angle.sin()

@@ -7,15 +7,8 @@ import pytest
 import yaml
 
 from tok.cli import Parser
-from utils.config import (
-    FIELDS,
-    add_settings,
-    flat,
-    read_yaml,
-    settings_from,
-    settings_of,
-    write_yaml,
-)
+from utils.config import FIELDS, flat, read_yaml, settings_from, write_yaml
+from utils.flags import add_settings, settings_of
 from utils.recipe import recipe
 from utils.runs import run_dir
 

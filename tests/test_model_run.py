@@ -11,7 +11,8 @@ import train
 from model import TinyGPT
 from model.convert import config_to_hf
 from utils.config import read_yaml, settings_from
-from utils.training.checkpoint import load_checkpoint, load_model
+from utils.training.checkpoint import load_checkpoint
+from utils.training.models import load_model
 from utils.training.step import TrainStep
 
 ROOT = Path(__file__).parents[1]

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 import sample
 import train
 from tok import END_OF_TEXT
-from utils.training.checkpoint import load_model
+from utils.training.models import load_model
 from utils.writing import novelty as module
 from utils.writing.novelty import WINDOW, Words, novelty, sentences, training_text, training_words
 

@@ -20,7 +20,7 @@ from data.store import end_id
 from model import generate
 from model.generation.step import TokenStep
 from tok import BPETokenizer
-from utils.training.checkpoint import load_model
+from utils.training.models import load_model
 from utils.writing import terminal
 from utils.writing.compile import compiled_step
 from utils.writing.stops import up_to

@@ -19,7 +19,7 @@ from data.store import end_id
 from tok import BPETokenizer
 from tok.bpe import __main__ as tok_commands
 from utils import plot
-from utils.training.checkpoint import load_model
+from utils.training.models import load_model
 from utils.writing.text import start_ids, write_text
 
 ROOT = Path(__file__).parent.parent

@@ -22,8 +22,9 @@ from utils.reporting.tracker import Tracker
 from utils.runs import latest_run
 from utils.training import evaluate as metrics
 from utils.training.budget import PARTS, Clock
-from utils.training.checkpoint import load_checkpoint, load_model
+from utils.training.checkpoint import load_checkpoint
 from utils.training.interrupt import Interrupt
+from utils.training.models import load_model
 from utils.training.step import TrainStep
 
 ROOT = Path(__file__).parent.parent

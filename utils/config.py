@@ -1,23 +1,19 @@
 """Settings of a run: each is declared once, as a dataclass field: YAML key, flag and help line.
 
-Defaults < YAML (--config) < flags. Keys and flags are flat, and an unknown one names its neighbour.
+Keys and flags are flat, and an unknown one names its neighbour.
 """
 
-import dataclasses
 import math
-from argparse import SUPPRESS, Namespace
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import yaml
 
+from model.adapt.lora_config import LoRAConfig
 from model.config import GPTConfig, check_choices, setting
 from tok import END_OF_TEXT
-from tok.cli import Parser, unknown_name
-from utils.recipe import ENDING, recipe, text_bytes
-
-DEFAULT = Path(__file__).parent.parent / "configs" / "tiny.yaml"
+from tok.cli import unknown_name
 
 
 @dataclass(frozen=True)
@@ -92,6 +88,9 @@ class TrainConfig:
     """How long to train, in what batches, where, and how often to evaluate and save."""
 
     run: str = setting("", "a name under runs/, or a path; default: the name of the config or text")
+    init: str = setting(
+        "", "start from a model: a run, a Hugging Face directory, a GGUF file, or smollm2"
+    )
     steps: int = setting(1000, "optimizer steps")
     minutes: float = setting(0.0, "minutes to train, instead of steps; 0 = no limit")
     patience: int = setting(0, "stop after this many evaluations without a better loss; 0 = never")
@@ -138,10 +137,25 @@ class Settings:
     data: DataConfig
     optim: OptimConfig
     train: TrainConfig
+    lora: LoRAConfig
 
     def __post_init__(self) -> None:
         if self.train.parallel == "fsdp" and self.optim.optimizer == "muon":
             raise ValueError("optimizer=muon needs full matrices; use --parallel ddp, or adamw")
+        if self.lora.lora:
+            self.check_lora()
+
+    def check_lora(self) -> None:
+        """Raise ValueError for settings that do not go with adapters."""
+        rank, how = self.lora.lora, ""
+        if self.train.parallel == "fsdp":
+            how = "leaves little to shard; use --parallel ddp"
+        if self.optim.optimizer == "muon":
+            how = "trains thin matrices, which Muon is not for; use --optimizer adamw"
+        if not self.train.init:
+            how = "has nothing to adapt; name a model by --init, say --init smollm2"
+        if how:
+            raise ValueError(f"lora={rank} {how}")
 
     @property
     def tokens_per_step(self) -> int:
@@ -149,7 +163,13 @@ class Settings:
         return self.train.batch_size * self.train.accum * self.model.block_size
 
 
-SECTIONS = {"model": GPTConfig, "data": DataConfig, "optim": OptimConfig, "train": TrainConfig}
+SECTIONS = {
+    "model": GPTConfig,
+    "data": DataConfig,
+    "optim": OptimConfig,
+    "train": TrainConfig,
+    "lora": LoRAConfig,
+}
 FIELDS = {  # vocab_size follows from the tokenizer, so it is no setting of a run
     f.name: f for cls in SECTIONS.values() for f in fields(cls) if f.name != "vocab_size"
 }
@@ -230,67 +250,3 @@ def write_yaml(settings: Settings, path: str | Path) -> None:
         own = {f.name: values[f.name] for f in fields(cls) if f.name in values}
         lines.append(yaml.safe_dump(own, sort_keys=False, allow_unicode=True))
     Path(path).write_text("\n".join(lines), encoding="utf-8")
-
-
-def add_settings(parser: Parser) -> None:
-    """Give a parser --config and one flag per setting, grouped by section."""
-    defaults = read_yaml(DEFAULT)  # what holds when there is no --config
-    parser.add_argument(
-        "--config", metavar="YAML", help="settings over these defaults (default configs/tiny.yaml)"
-    )
-    for section, cls in SECTIONS.items():
-        group = parser.add_argument_group(section)
-        for f in fields(cls):
-            if f.name not in FIELDS:
-                continue
-            choices = "|".join(get_args(f.type))
-            bare: dict[str, Any] = {"nargs": "?", "const": "true"} if f.type is bool else {}
-            shown = repr(f.default) if f.default == "" else f.default
-            if defaults.get(f.name, f.default) != f.default:
-                shown = f"{shown}; in tiny.yaml {defaults[f.name]!r}"
-            if f.name in recipe(0):
-                shown = f"{shown}; by the length of a text of yours"
-            group.add_argument(
-                f"--{f.name}",
-                default=SUPPRESS,
-                metavar=choices or getattr(f.type, "__name__", "").upper(),
-                help=f"{f.metadata['help']} (default {shown})",
-                **bare,
-            )
-
-
-def own_values(values: dict[str, Any]) -> dict[str, Any]:
-    """A run's own settings: 0.1.0 drew windows at random, and up to 0.2.0 `dropout` was of all."""
-    return {"sampling": "random", "attn_dropout": values.get("dropout", 0.0), **values}
-
-
-def settings_of(args: Namespace, base: Path | None = None) -> Settings:
-    """Settings of parsed flags over a config: `args.config`, else `base`, else configs/tiny.yaml.
-
-    With another text, `recipe` chooses by its length, and how tiny.yaml's own is read is left out.
-    """
-    flags = {name: value for name, value in vars(args).items() if name in FIELDS}
-    config = Path(args.config or base or DEFAULT)
-    values = read_yaml(config)
-    values = own_values(values) if config == base else values
-    default = config.resolve() == DEFAULT.resolve()
-    if default and not Path(values["data"]).exists():  # called from another directory
-        values["data"] = str(DEFAULT.parent.parent / values["data"])
-    text = Path(flags.get("data", values.get("data", ""))).resolve()
-    other_text = default and (text != Path(values["data"]).resolve() or "mixture" in flags)
-    if other_text:
-        own = {f.name for f in fields(DataConfig)}
-        values = {k: v for k, v in values.items() if k not in own}
-        chosen = recipe(text_bytes(str(flags.get("data", "")), str(flags.get("mixture", ""))))
-        asked = "steps" in flags or "minutes" in flags  # then it ends when it was told to
-        values |= {k: v for k, v in chosen.items() if not (asked and k in ENDING)}
-    try:
-        settings = settings_from(values)  # on its own first, so that an error names the right file
-    except ValueError as e:
-        raise ValueError(f"{config}: {e}") from None
-    settings = settings_from({**values, **flags})
-    if not settings.train.run:
-        named = Path(settings.data.data) if other_text and not settings.data.mixture else config
-        train = dataclasses.replace(settings.train, run=named.stem)
-        settings = dataclasses.replace(settings, train=train)
-    return settings

@@ -1,5 +1,6 @@
 """What a run will take, before it is begun: parameters, tokens, memory, time."""
 
+from functools import partial
 from tempfile import TemporaryDirectory
 
 from utils.bench.timing import summary, take_turns
@@ -7,6 +8,7 @@ from utils.config import Settings
 from utils.device import memory_advice, pick_device
 from utils.distributed import start_processes
 from utils.session import Session
+from utils.training.evaluate import evaluate
 from utils.training.memory import resident, step_memory
 from utils.training.objective import next_token
 from utils.training.step import TrainStep
@@ -29,7 +31,7 @@ def forecast(settings: Settings) -> int:
             print(f"note        {cost}")
         print(f"parameters  {state.model.n_params():,}")
         print(f"tokens      {tokens:,} a step, {tokens * s.steps:,} in {s.steps:,} steps")
-        shape = settings.optim, device, s.batch_size, s.recompute
+        shape = settings.optim, device, s.batch_size, s.recompute, settings.lora
         tensors = step_memory(state.model.config, *shape)
         if device.device.type == "cpu":
             held = (resident() + tensors) / 1e6
@@ -41,6 +43,20 @@ def forecast(settings: Settings) -> int:
         times = take_turns({"step": lambda: step(batches)}, runs=3, warmup=1)["step"]
         median, _ = summary(times)
         minutes = median * s.steps / 60
-        until = f"for {s.steps:,} steps; --minutes decides" if s.minutes else "without evaluation"
+        until = f"for {s.steps:,} steps" + ("; --minutes decides" if s.minutes else "")
         print(f"time        {median * 1e3:,.0f} ms a step, {minutes:,.1f} minutes {until}")
+        print(f"evaluation  {evaluation(session)}")
     return 0
+
+
+def evaluation(session: Session) -> str:
+    """How long scoring the validation split takes, and how often, by its first windows."""
+    s, T = session.settings.train, session.settings.model.block_size
+    data = session.data
+    n = min(len(data.val), s.batch_size * T + 1)
+    where = data.meta["val_bytes"], s.batch_size, session.device
+    score = partial(evaluate, session.state.model, next_token, data.val[:n], *where)
+    median, _ = summary(take_turns({"score": score}, runs=2, warmup=1)["score"])
+    minutes = median * data.meta["val_tokens"] / n / 60
+    times = -(-s.steps // s.eval_every)
+    return f"{times} x {minutes * 60:,.1f} s, {times * minutes:,.1f} minutes in all"

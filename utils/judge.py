@@ -133,7 +133,7 @@ def parse(argv: Sequence[str] | None) -> Namespace:
 def written(a: Namespace) -> list[tuple[str, bool]]:
     """What a run writes with a.num seeds: each story, and whether it ended by itself."""
     from data.store import end_id  # here, not above: flags are checked before torch is imported
-    from utils.training.checkpoint import load_model
+    from utils.training.models import load_model
     from utils.writing.text import write_batch
 
     if min(a.num, a.steps) < 1:

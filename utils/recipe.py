@@ -50,3 +50,18 @@ def text_bytes(data: str, mixture: str = "") -> int:
                 known = json.loads(meta.read_text(encoding="utf-8"))
                 total += known["train_bytes"] + known["val_bytes"]
     return total
+
+
+def fine_tuning(n_bytes: int, lora: bool, block_size: int) -> dict[str, Any]:
+    """Settings to go on training a pretrained model with a text of n_bytes."""
+    return {
+        "block_size": min(block_size, 512),
+        "batch_size": 1,
+        "steps": 100,
+        "eval_every": 100,
+        "lr": 1e-3 if lora else 1e-4,
+        "min_lr": 0.0,
+        "schedule": "linear",
+        "warmup": 10,
+        "weight_decay": 0.0,
+    }

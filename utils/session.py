@@ -32,9 +32,10 @@ from utils.reporting.summary import commit, summarize, write_json
 from utils.reporting.tracker import Tracker
 from utils.runs import open_run, run_dir
 from utils.training.budget import Clock
-from utils.training.checkpoint import TrainState, keep_newest, load_checkpoint
+from utils.training.checkpoint import TrainState, keep_newest, load_checkpoint, model_config
 from utils.training.evaluate import evaluate_all
 from utils.training.interrupt import Interrupt
+from utils.training.models import pretrained_model
 from utils.training.objective import next_token
 from utils.training.optim import make_optimizer, muon_groups
 from utils.training.score import Score
@@ -100,12 +101,23 @@ class Session:
             return pick_device(str(device.device), then)
         return fastest(device, lambda: self.dist.broadcast([bfloat16_gain()])[0])
 
+    def first_model(self) -> tuple[Any, dict[str, str] | None]:
+        """A model with random weights, or a pretrained one and, if any, its adapters' base."""
+        data, last = self.data, self.last
+        config = replace(self.settings.model, vocab_size=data.tokenizer.vocab_size)
+        if self.settings.train.init and (last is None or self.settings.lora.lora):
+            sha256 = data.meta["tokenizer_sha256"]
+            return pretrained_model(self.settings, config, sha256, self.device.dtype)
+        if last and self.settings.train.init:  # a pretrained model may have ids that no token has
+            config = replace(config, vocab_size=model_config(last).vocab_size)
+        return TinyGPT(config), None
+
     def begin(self) -> TrainState:
-        """A fresh model, with what trains it."""
+        """A model, with what trains it."""
         s, o, dist = self.settings.train, self.settings.optim, self.dist
         torch.manual_seed(s.seed)
-        config = replace(self.settings.model, vocab_size=self.data.tokenizer.vocab_size)
-        model: Any = TinyGPT(config).to(self.device.device)
+        model, base = self.first_model()
+        model = model.to(self.device.device)
         model.activation_checkpointing = s.recompute
         if s.parallel == "fsdp":
             model = apply_fsdp(model, self.device, dist)
@@ -115,7 +127,7 @@ class Session:
         optimizer = make_optimizer(model.parameters(), o, matrices=matrices, dtype=dtype)
         scaler = self.device.scaler()
         settings = {**flat(self.settings), "dtype": self.device.precision}  # auto no longer
-        return TrainState(model, optimizer, scaler, settings, self.data.meta)
+        return TrainState(model, optimizer, scaler, settings, self.data.meta, base)
 
     def open(self, callbacks: Sequence[Callback]) -> None:
         """Make the run's directory, or go on in it from last.pt; open the sinks."""

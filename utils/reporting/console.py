@@ -42,7 +42,12 @@ def headlines(
     if line := overlap_line(meta):
         yield f"note    {line}"
     attention = AUTO if settings.model.attn == "auto" else settings.model.attn
-    yield f"model   {state.model.n_params():,} parameters, attention by {attention}"
+    trained = sum(p.numel() for p in state.model.parameters() if p.requires_grad)
+    n = state.model.n_params()
+    some = f", {trained:,} of them in adapters, the rest frozen" if trained < n else ""
+    yield f"model   {n:,} parameters{some}, attention by {attention}"
+    if s.init:
+        yield f"init    {s.init}"
     yield f"device  {device.describe()}"
     if cost := device.cost():
         yield f"note    {cost}"

@@ -13,10 +13,9 @@ from typing import Any
 
 import torch
 
-import tok
 from model import MODELS, GPTConfig, TinyGPT
+from model.adapt.lora import load_lora, lora_state
 from tok.files import replacing
-from tok.storage import fingerprint
 from utils.distributed import SINGLE, Distributed, full_state, load_full_state
 from utils.training.optim import AnyOptimizer
 
@@ -102,31 +101,6 @@ def model_config(checkpoint: dict[str, Any]) -> GPTConfig:
     return config(**{"attn_dropout": values.get("dropout", 0.0), **values})
 
 
-def build_model(checkpoint: dict[str, Any]) -> TinyGPT:
-    """The model whose kind and config a checkpoint names, with its weights."""
-    _, model = MODELS[checkpoint.get("kind", "gpt")]
-    built = model(model_config(checkpoint))
-    built.load_state_dict(checkpoint["model"])  # strict
-    return built
-
-
-def load_model(run: Path, which: str = "best") -> tuple[TinyGPT, tok.Tokenizer, dict[str, Any]]:
-    """Load a run's best.pt or last.pt: (model on the CPU, tokenizer, the whole checkpoint)."""
-    if not run.is_dir():
-        raise ValueError(f"no run {run}; train it: python train.py --run {run.name}")
-    path, file = run / f"{which}.pt", run / "tokenizer.json"
-    if which == "best" and not path.exists() and (run / "last.pt").exists():
-        raise ValueError(f"{run} has not been evaluated, so it has no best.pt; use --ckpt last")
-    checkpoint = load_checkpoint(path)
-    with fitting(str(path)):
-        model = build_model(checkpoint)
-    if not file.exists():
-        raise ValueError(f"{run} has no tokenizer.json; copy that of its data there")
-    if fingerprint(file) != checkpoint["data"]["tokenizer_sha256"]:
-        raise ValueError(f"{file} is not the one that the model learnt with; bring that back")
-    return model, tok.load(file), checkpoint
-
-
 def same_data(then: dict[str, Any], now: dict[str, Any]) -> None:
     """Raise ValueError if text or tokenizer, by their meta.json, are not those of the run."""
     for key in ("text_sha256", "tokenizer_sha256"):
@@ -153,6 +127,7 @@ class TrainState:
     scaler: torch.amp.GradScaler
     settings: dict[str, Any]
     data: dict[str, Any]  # meta.json of the text
+    base: dict[str, str] | None = None  # the run that adapters stand on (`utils.training.models`)
     step: int = 0
     best_val_loss: float = math.inf
     best_step: int = 0
@@ -186,7 +161,8 @@ class TrainState:
             "data": self.data,
             "rng": rng,
             "log": log,
-            "model": model,
+            "model": lora_state(self.model) if self.base else model,
+            "base": self.base,
             "optimizer": optimizer,
             "scaler": self.scaler.state_dict(),
             **{name: getattr(self, name) for name in PROGRESS},
@@ -207,7 +183,11 @@ class TrainState:
         asked = [{k: g[k] for k in own if k in g} for g in self.optimizer.param_groups]
         with fitting("the checkpoint"):
             parts = checkpoint["model"], checkpoint["optimizer"]
-            load_full_state(self.model, self.optimizer, *parts)
+            if self.base:  # the rest of the model is the base's, and as it was
+                load_lora(self.model, parts[0])
+                self.optimizer.load_state_dict(parts[1])
+            else:
+                load_full_state(self.model, self.optimizer, *parts)
         for group, values in zip(self.optimizer.param_groups, asked, strict=True):
             group.update(values)  # a resumed run may change these: its settings win
         if checkpoint["scaler"] and self.scaler.is_enabled():
@@ -229,7 +209,17 @@ class TrainState:
         if differ:
             raise ValueError(f"the checkpoint is of another model: {', '.join(differ)}")
         same_data(checkpoint["data"], self.data)
+        self.check_base(checkpoint.get("base"))
         then = checkpoint["settings"].get("optimizer", "adamw")  # there was no other in 0.1.0
         if then != self.settings["optimizer"]:
             cure = f"resume with --optimizer {then}"
             raise ValueError(f"the checkpoint holds the state of optimizer={then}; {cure}")
+
+    def check_base(self, then: dict[str, str] | None) -> None:
+        """Raise ValueError unless a checkpoint has adapters on our base, or none as we."""
+        now = self.base
+        if (then is None) != (now is None):
+            raise ValueError("one of checkpoint and settings has adapters; resume with its --lora")
+        if then and now and then["sha256"] != now["sha256"]:
+            was = f"{then['run']}, as they were then"
+            raise ValueError(f"{now['run']} has other weights than the adapters learnt on: {was}")

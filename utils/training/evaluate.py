@@ -21,11 +21,15 @@ def evaluate(
     n_bytes: int,
     batch_size: int,
     device: Device,
+    block_size: int = 0,
 ) -> Score:
-    """Score the model on a whole split, in fixed order, each token but the first predicted once."""
+    """Score the model on a whole split, in fixed order, each token but the first predicted once.
+
+    By windows of block_size tokens, none of which sees another; 0 = the model's.
+    """
     training, total, count = model.training, 0.0, 0
     model.eval()
-    T = model.config.block_size
+    T = block_size or model.config.block_size
     for batch in ordered_batches(tokens, block_size=T, batch_size=batch_size):
         with device.autocast():
             nats, n = objective(model, device.move(batch))
@@ -41,10 +45,12 @@ def evaluate_all(
     datasets: Mapping[str, TokenDataset],
     batch_size: int,
     device: Device,
+    block_size: int = 0,
 ) -> tuple[Score, dict[str, Score]]:
     """Score every source's validation split: (all together, each by name)."""
+    how = batch_size, device, block_size
     parts = {
-        name: evaluate(model, objective, d.val, d.meta["val_bytes"], batch_size, device)
+        name: evaluate(model, objective, d.val, d.meta["val_bytes"], *how)
         for name, d in datasets.items()
     }
     first, *others = parts.values()

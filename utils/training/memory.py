@@ -12,8 +12,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from model import GPTConfig, TinyGPT
+from model.adapt.lora_config import LoRAConfig
 from utils.config import OptimConfig
 from utils.device import Device, peak_memory
+from utils.training.models import adapted
 from utils.training.objective import next_token
 from utils.training.optim import make_optimizer, muon_groups
 
@@ -48,7 +50,12 @@ class Ledger(TorchDispatchMode):
 
 
 def step_memory(
-    config: GPTConfig, optim: OptimConfig, device: Device, batch_size: int, recompute: bool
+    config: GPTConfig,
+    optim: OptimConfig,
+    device: Device,
+    batch_size: int,
+    recompute: bool,
+    lora: LoRAConfig | None = None,
 ) -> int:
     """Most bytes of tensors in a training step: weights, gradients, AdamW's state, activations.
 
@@ -58,6 +65,9 @@ def step_memory(
 
     with FakeTensorMode(), Ledger() as ledger, device.device:
         model = TinyGPT(config)
+        for name, table in list(model.named_buffers()):  # made on the CPU
+            setattr(model, name, table.to(device.device))
+        adapted(model, lora or LoRAConfig(), 0, device.dtype)
         model.activation_checkpointing = recompute
         matrices = muon_groups(model) if optim.optimizer == "muon" else None
         optimizer = make_optimizer(model.parameters(), optim, matrices=matrices)

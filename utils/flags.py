@@ -1,0 +1,119 @@
+"""Settings as flags: defaults < recipe < YAML (--config) < --NAME VALUE."""
+
+from argparse import SUPPRESS, Namespace
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any, get_args
+
+from model.config import GPTConfig
+from tok.cli import Parser
+from utils.config import (
+    FIELDS,
+    SECTIONS,
+    DataConfig,
+    Settings,
+    coerce,
+    flat,
+    one_line,
+    read_yaml,
+    settings_from,
+)
+from utils.recipe import ENDING, fine_tuning, recipe, text_bytes
+from utils.runs import run_dir
+
+DEFAULT = Path(__file__).parent.parent / "configs" / "tiny.yaml"
+FREE = ("block_size", "dropout", "attn_dropout", "attn")  # what --init leaves open of a model
+
+
+def add_settings(parser: Parser) -> None:
+    """Give a parser --config and one flag per setting, grouped by section."""
+    defaults = read_yaml(DEFAULT)  # what holds when there is no --config
+    parser.add_argument(
+        "--config", metavar="YAML", help="settings over these defaults (default configs/tiny.yaml)"
+    )
+    for section, cls in SECTIONS.items():
+        group = parser.add_argument_group(section)
+        for f in fields(cls):
+            if f.name not in FIELDS:
+                continue
+            choices = "|".join(get_args(f.type))
+            bare: dict[str, Any] = {"nargs": "?", "const": "true"} if f.type is bool else {}
+            shown = repr(f.default) if f.default == "" else f.default
+            if defaults.get(f.name, f.default) != f.default:
+                shown = f"{shown}; in tiny.yaml {defaults[f.name]!r}"
+            if f.name in recipe(0):
+                shown = f"{shown}; by the length of a text of yours"
+            group.add_argument(
+                f"--{f.name}",
+                default=SUPPRESS,
+                metavar=choices or getattr(f.type, "__name__", "").upper(),
+                help=f"{f.metadata['help']} (default {shown})",
+                **bare,
+            )
+
+
+def own_values(values: dict[str, Any]) -> dict[str, Any]:
+    """A run's own settings: 0.1.0 drew windows at random, and up to 0.2.0 `dropout` was of all."""
+    return {"sampling": "random", "attn_dropout": values.get("dropout", 0.0), **values}
+
+
+def started_from(init: str, values: dict[str, Any], n_bytes: int) -> dict[str, Any]:
+    """Settings of a training that starts from the run `init`: its model, tokenizer, `fine_tuning`.
+
+    Raises ValueError if there is no such run, or if values ask for another model than it holds.
+    """
+    run = run_dir(init)
+    if not (run / "config.yaml").is_file():
+        raise ValueError(f"init={init}: {run} is no run; see python -m utils.hub import --help")
+    source = flat(settings_from(own_values(read_yaml(run / "config.yaml"))))
+    shape = {f.name: source[f.name] for f in fields(GPTConfig) if f.name in FIELDS}
+    for name in shape:
+        if name in values and name not in FREE and coerce(name, values[name]) != shape[name]:
+            asked = f"{name}={values[name]}, but {run} has {name}={shape[name]}"
+            raise ValueError(f"{asked}, which --init keeps; leave it out")
+    rank = coerce("lora", values.get("lora", 0))
+    chosen = fine_tuning(n_bytes, rank > 0, shape["block_size"])
+    return {**shape, "tokenizer": str(run / "tokenizer.json"), **chosen}
+
+
+def settings_of(args: Namespace, base: Path | None = None) -> Settings:
+    """Settings of parsed flags over a config: `args.config`, else `base`, else configs/tiny.yaml.
+
+    With another text, `recipe` chooses by its length, and how tiny.yaml's own is read is left out;
+    with init, `started_from` chooses. `base` is the config of a run to go on with: all is in it.
+    """
+    flags = {name: value for name, value in vars(args).items() if name in FIELDS}
+    config = Path(args.config or base or DEFAULT)
+    values = read_yaml(config)
+    values = own_values(values) if config == base else values
+    default = config.resolve() == DEFAULT.resolve()
+    if default and not Path(values["data"]).exists():  # called from another directory
+        values["data"] = str(DEFAULT.parent.parent / values["data"])
+    text = Path(flags.get("data", values.get("data", ""))).resolve()
+    other_text = default and (text != Path(values["data"]).resolve() or "mixture" in flags)
+    asked = "steps" in flags or "minutes" in flags  # then it ends when it was told to
+    init = str(flags.get("init", values.get("init", ""))) if config != base else ""
+    chosen: dict[str, Any] = {}
+    if init and default:  # tiny.yaml is for a model that begins at random
+        values = {"data": values["data"]}
+    elif other_text:
+        own = {f.name for f in fields(DataConfig)}
+        values = {k: v for k, v in values.items() if k not in own}
+    both = {**values, **flags}
+    n_bytes = text_bytes(str(both.get("data", "")), str(one_line(both.get("mixture", ""))))
+    if init:
+        chosen = started_from(init, both, n_bytes)
+        values = {**{k: v for k, v in chosen.items() if not (asked and k in ENDING)}, **values}
+    elif other_text:
+        values |= {k: v for k, v in recipe(n_bytes).items() if not (asked and k in ENDING)}
+    try:
+        settings = settings_from(values)  # on its own first, so that an error names the right file
+    except ValueError as e:
+        raise ValueError(f"{config}: {e}") from None
+    settings = settings_from({**values, **flags})
+    if not settings.train.run:
+        own_name = (other_text or (init and default)) and not settings.data.mixture
+        name = (Path(settings.data.data) if own_name else config).stem
+        name = f"{name}-{run_dir(init).name}" if init else name
+        settings = replace(settings, train=replace(settings.train, run=name))
+    return settings
