@@ -2,6 +2,7 @@
 
 python train.py                                     # data/tiny.txt, a minute on a laptop
 python train.py --data my.txt                       # any UTF-8 text
+python train.py --data my.txt --init smollm2        # go on from a pretrained model; --lora 16
 python train.py --config configs/shakespeare_char.yaml --lr 2e-3
 python train.py --run tiny --resume --steps 2000    # go on where it stopped
 python train.py --overfit --steps 200               # one batch, again and again: loss must go to 0
@@ -37,6 +38,10 @@ def parse(argv: Sequence[str] | None) -> tuple[Namespace, Settings]:
     p.add_argument("--dry-run", action="store_true", help="say how large and how long; no run")
     add_settings(p)
     args = p.parse_args(argv)
+    if getattr(args, "init", "") and not args.resume:
+        from utils.hub.importer import as_run  # needs torch
+
+        args.init = as_run(args.init)
     if args.resume and args.overfit:
         raise ValueError("--overfit has nothing to --resume; leave one of them out")
     base = run_dir(args.run if "run" in args else settings_of(args).train.run) / "config.yaml"

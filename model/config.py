@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, get_args
 
+from model.rope_scaling import parse_scaling
+
 
 def setting(default: Any, help: str) -> Any:
     """Declare a field with the line of help that the flag, `--help` and the docs show."""
@@ -38,6 +40,9 @@ class GPTConfig:
     bias: bool = setting(True, "add biases in linear layers and LayerNorms")
     pos: Literal["learned", "sinusoidal", "rope", "none"] = setting("learned", "position encoding")
     rope_theta: float = setting(10000.0, "base of RoPE's wavelengths")
+    rope_scaling: str = setting(
+        "", "RoPE for longer texts: linear, ntk, yarn or llama3, as in 'linear factor=4'"
+    )
     norm: Literal["layernorm", "rmsnorm"] = setting("layernorm", "normalisation layer")
     norm_eps: float = setting(1e-5, "epsilon of the normalisation layer")
     norm_at: Literal["pre", "post"] = setting(
@@ -79,6 +84,11 @@ class GPTConfig:
         """Whether a text may outgrow block_size: a window, and positions that are relative."""
         return self.window > 0 and self.pos in ("rope", "none")
 
+    @property
+    def rope(self) -> tuple[int, float, str, int]:
+        """What `rope_table` takes beside positions: D, theta, the scaling, and for which length."""
+        return self.d_model // self.n_head, self.rope_theta, self.rope_scaling, self.block_size
+
     def __post_init__(self) -> None:
         check_choices(self)
         for name in ("vocab_size", "block_size", "n_layer", "n_head", "d_model"):
@@ -94,6 +104,8 @@ class GPTConfig:
                 raise ValueError(f"{name}={getattr(self, name)} must be positive; {usual} is usual")
         if not 0 <= self.emb_conv <= self.block_size:
             raise ValueError(f"emb_conv={self.emb_conv} must be 0 to block_size={self.block_size}")
+        if self.rope_scaling:
+            parse_scaling(self.rope_scaling)
         self.check_heads()
         if self.pos == "sinusoidal" and self.d_model % 2:
             near = self.d_model + self.n_head  # both are odd

@@ -163,7 +163,7 @@ class TinyGPT(nn.Module):
         if config.tie_weights:
             self.head.weight = self.tok_emb.weight
         if config.pos == "rope":
-            cos, sin = rope_table(T, C // config.n_head, config.rope_theta)
+            cos, sin = rope_table(T, *config.rope)
             self.register_buffer("cos", cos, persistent=False)
             self.register_buffer("sin", sin, persistent=False)
         if config.pos == "sinusoidal":
@@ -253,7 +253,7 @@ class TinyGPT(nn.Module):
         """RoPE's tables at these positions, to rotate (B,H,T,D): (1,T,D/2) or (B,1,1,D/2) each."""
         cos, sin = self.cos, self.sin
         if len(cos) < T:  # where the model slides
-            cos, sin = rope_table(T, 2 * cos.size(1), self.config.rope_theta)
+            cos, sin = rope_table(T, *self.config.rope)
             cos, sin = cos.to(self.cos), sin.to(self.cos)
         return cos[positions].unsqueeze(-3), sin[positions].unsqueeze(-3)
 

@@ -3,16 +3,25 @@
 import torch
 from torch import Tensor
 
+from model.rope_scaling import scaled_frequencies
 
-def rope_table(positions: int | Tensor, D: int, theta: float = 10000.0) -> tuple[Tensor, Tensor]:
-    """Cosines and sines of positions of any shape, (*shape, D/2) each; an int T means 0 to T-1.
 
-    Pair i rotates by theta**(-2i/D) radians per position (RoFormer, eq. 15).
+def rope_table(
+    positions: int | Tensor, D: int, theta: float = 10000.0, scaling: str = "", T: int = 0
+) -> tuple[Tensor, Tensor]:
+    """Cosines and sines of positions of any shape, (*shape, D/2) each; an int means 0 to that - 1.
+
+    Pair i rotates by theta**(-2i/D) radians per position (RoFormer, eq. 15), or as `scaling` has it
+    for texts of T tokens (`model.rope_scaling`).
     """
     t = torch.arange(positions, device="cpu") if isinstance(positions, int) else positions
-    frequency = theta ** (-torch.arange(0, D, 2, device=t.device) / D)  # (D/2,)
+    exponent = torch.arange(0, D, 2, device=t.device) / D  # (D/2,)
+    frequency, size = theta**-exponent, 1.0
+    if scaling:
+        frequency, size = scaled_frequencies(exponent, theta, scaling, T)
     angle = t[..., None].float() * frequency  # (*shape, D/2)
-    return angle.cos(), angle.sin()
+    cos, sin = angle.cos(), angle.sin()
+    return (cos, sin) if size == 1 else (cos * size, sin * size)
 
 
 def sinusoid(T: int, C: int) -> Tensor:

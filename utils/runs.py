@@ -5,6 +5,8 @@ import os
 import re
 import shutil
 import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
@@ -64,10 +66,17 @@ def check_free(path: Path) -> None:
         raise ValueError(f"{path} is being trained by another process; choose another --run")
 
 
-def open_run(path: Path, settings: Settings, tokenizer_file: Path, *, resume: bool) -> None:
+def open_run(
+    path: Path,
+    settings: Settings,
+    tokenizer_file: Path,
+    *,
+    resume: bool,
+    also: Sequence[Path] = (),
+) -> None:
     """Make a run's directory with config.yaml and tokenizer.json; an older run is moved aside.
 
-    It appears with both files or not at all. Raises ValueError as `check_free`.
+    It appears with these and copies of `also`, or not at all. Raises ValueError as `check_free`.
     """
     check_free(path)
     if resume:
@@ -76,15 +85,29 @@ def open_run(path: Path, settings: Settings, tokenizer_file: Path, *, resume: bo
         with replacing(path / "config.yaml") as part:
             write_yaml(settings, part)
         return
+    with new_run(path) as new:
+        write_yaml(settings, new / "config.yaml")
+        shutil.copyfile(tokenizer_file, new / "tokenizer.json")
+        for file in also:
+            shutil.copyfile(file, new / file.name)
+
+
+@contextmanager
+def new_run(path: Path) -> Iterator[Path]:
+    """A directory to fill, which becomes the run at `path` at the end; an older one is moved aside.
+
+    After an error nothing is left of it. Raises ValueError as `check_free`; OSErrors name the path.
+    """
+    check_free(path)
     new = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         new.mkdir(parents=True, exist_ok=True)
-        write_yaml(settings, new / "config.yaml")
-        shutil.copyfile(tokenizer_file, new / "tokenizer.json")
+        yield new
+        if path.exists():
+            numbered = (path.with_name(f"{path.name}-{n}") for n in itertools.count(1))
+            os.replace(path, next(old for old in numbered if not old.exists()))
+        os.replace(new, path)
     except OSError as e:
-        shutil.rmtree(new, ignore_errors=True)
         raise type(e)(e.errno, e.strerror, str(path)) from None
-    if path.exists():
-        numbered = (path.with_name(f"{path.name}-{n}") for n in itertools.count(1))
-        os.replace(path, next(old for old in numbered if not old.exists()))
-    os.replace(new, path)
+    finally:
+        shutil.rmtree(new, ignore_errors=True)

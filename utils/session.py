@@ -25,6 +25,7 @@ from utils.device import (
     pick_device,
 )
 from utils.distributed import Distributed, apply_fsdp, start_processes, wrap_ddp
+from utils.hub.pretrained import NAME as PRETRAINED
 from utils.reporting.console import Console, headlines
 from utils.reporting.csv import MetricsCSV
 from utils.reporting.events import Callback, Finished
@@ -139,7 +140,9 @@ class Session:
         self.clock = Clock(parts, log.get("spent", 0.0))
         if dist.is_main:
             tokenizer = self.data.path / "tokenizer.json"
-            open_run(self.path, self.settings, tokenizer, resume=resume)
+            origin = [run_dir(s.init) / PRETRAINED] if s.init else []
+            also = [file for file in origin if file.exists()]
+            open_run(self.path, self.settings, tokenizer, resume=resume, also=also)
             self.sinks = [
                 MetricsCSV(self.path, state.step, self.mixture.datasets),
                 Console(state.step, s.steps),

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from model.config import GPTConfig
 from model.convert.names import PLAIN, State, from_hf, refuse_others, renamed_values, to_hf
+from model.rope_scaling import KINDS, ORIGINAL, parse_scaling
 
 NAMES = {  # Hugging Face's name without "model." -> ours; q, k and v are one matrix here
     "embed_tokens": "tok_emb",
@@ -62,14 +63,44 @@ def llama_to_hf(state: State) -> dict[str, Tensor]:
     return theirs
 
 
+def scaling_from(rope: Mapping[str, Any], block_size: int) -> str:
+    """What `rope_parameters`, or `rope_scaling` in older files, says, as our setting."""
+    kind = rope.get("rope_type", rope.get("type", "default"))
+    if kind == "default":
+        return ""
+    ours = {"dynamic": "ntk"}.get(kind, kind)
+    if ours not in KINDS:
+        raise ValueError(
+            f"rope_type={kind!r} has no counterpart; known: {', '.join(KINDS)}, dynamic"
+        )
+    odd = sorted(rope.keys() - KINDS[ours].keys() - {"rope_type", "type", "rope_theta"})
+    if any(rope[key] is not None for key in odd):
+        raise ValueError(f"rope_parameters has {odd[0]}={rope[odd[0]]!r}, which has no counterpart")
+    values = {ORIGINAL: block_size, **{k: v for k, v in rope.items() if v is not None}}
+    return " ".join([ours, *(f"{k}={values[k]}" for k in KINDS[ours] if k in values)])
+
+
+def scaling_to(config: GPTConfig) -> dict[str, Any]:
+    """Our setting as `rope_parameters`."""
+    if not config.rope_scaling:
+        return {"rope_type": "default"}
+    kind, values = parse_scaling(config.rope_scaling)
+    whole = {k: int(v) if v.is_integer() else v for k, v in values.items()}
+    if not whole.get("attention_factor", 1):
+        del whole["attention_factor"]
+    return {"rope_type": "dynamic" if kind == "ntk" else kind, **whole}
+
+
 def config_from_llama(hf: Mapping[str, Any]) -> GPTConfig:
     """Read LLaMA's config.json. ValueError for what TinyGPT has no flag for."""
     rope = hf.get("rope_parameters") or hf.get("rope_scaling") or {}  # newer and older files
-    hf = {"tie_word_embeddings": False, "attention_bias": False, **hf, **rope}
+    theta = {"rope_theta": rope["rope_theta"]} if "rope_theta" in rope else {}
+    hf = {"tie_word_embeddings": False, "attention_bias": False, **hf, **theta}
     D = hf["hidden_size"] // hf["num_attention_heads"]
     refuse_others(hf, hidden_act=ACT, mlp_bias=[hf["attention_bias"]], head_dim=[D, None])
-    refuse_others(rope, rope_type=["default"], type=["default"])
-    return GPTConfig(**renamed_values(hf, KEYS), **FIXED, mlp=ACT[hf["hidden_act"]])
+    scaling = scaling_from(rope, hf["max_position_embeddings"])
+    act = ACT[hf["hidden_act"]]
+    return GPTConfig(**renamed_values(hf, KEYS), **FIXED, mlp=act, rope_scaling=scaling)
 
 
 def config_to_llama(config: GPTConfig) -> dict[str, Any]:
@@ -78,6 +109,6 @@ def config_to_llama(config: GPTConfig) -> dict[str, Any]:
     refuse_others(vars(config), mlp=act, **{name: [value] for name, value in FIXED.items()})
     full = replace(config, d_ff=config.hidden, n_kv_head=config.kv_heads)
     hf = {key: getattr(full, ours) for key, ours in KEYS.items()}
-    rope = {"rope_type": "default", "rope_theta": hf.pop("rope_theta")}
+    rope = {**scaling_to(config), "rope_theta": hf.pop("rope_theta")}
     more = {"hidden_act": act[config.mlp], "mlp_bias": config.bias, "rope_parameters": rope}
     return {"model_type": "llama", **hf, **more}

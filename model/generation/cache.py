@@ -130,7 +130,10 @@ class KVCache:
         c = self.config
         n = max(c.window, c.emb_conv) - 1
         m = self.size - n
-        cos, sin = rope_table(torch.tensor(m), c.d_model // c.n_head, c.rope_theta)
+        cos, sin = rope_table(torch.tensor(m), *c.rope)
+        if c.rope_scaling:  # YaRN's size, which the keys have in them already
+            size = (cos.square() + sin.square()).sqrt()
+            cos, sin = cos / size, sin / size
         for kv in self.kv:
             moved = kv[:, rows, :, m:]
             if c.pos == "rope":

@@ -19,7 +19,7 @@ from typing import Any
 
 from tok.base import END_OF_TEXT
 from tok.bpe.encode import Encoder
-from tok.bpe.interop import read_gpt2, save_hf, to_tiktoken
+from tok.bpe.interop import read_gpt2, read_hf, save_hf, to_tiktoken
 from tok.bpe.merges import MergeTable
 from tok.bpe.pretokenize import Splitter
 from tok.bpe.storage import Parts, complete, read_bpe, write_bpe
@@ -38,9 +38,10 @@ SMALL, PIECE, BLOCK = 1 << 13, 1 << 16, 1 << 20  # characters at a time
 class BPETokenizer:
     """256 bytes, then one token a merge, then special tokens.
 
-    vocab: id -> bytes, each token once, all 256 single bytes among them; merges: pairs of bytes,
-    the first learnt first; special_tokens: texts that get one id each (a new one if vocab has
-    none). ValueError for a vocabulary and merges that do not belong together.
+    vocab: id -> bytes, each token once; merges: pairs of bytes, the first learnt first;
+    special_tokens: texts that get one id each (a new one if vocab has none). ValueError for a
+    vocabulary and merges that do not belong together. All 256 single bytes are in a vocabulary of
+    ours; one from elsewhere may lack some, and `encode` raises ValueError for them.
     """
 
     def __init__(
@@ -57,7 +58,8 @@ class BPETokenizer:
         ids = complete(self.vocab, made, [s.encode("utf-8") for s in specials])
         self.special_tokens = {s: ids[s.encode("utf-8")] for s in specials}
         self._table, self._split = table, split
-        self._encoder = Encoder(table, split, {c: ids[t] for t, c in made.items()}, MEMORY)
+        known = {c: ids[t] for t, c in made.items() if t in ids}
+        self._encoder = Encoder(table, split, known, MEMORY)
 
     @classmethod
     def train(
@@ -194,6 +196,12 @@ class BPETokenizer:
         wanted = check_specials(special_tokens)
         ids, pairs, specials = read_gpt2(vocab, merges)
         return cls(ids, pairs, [*specials, *(s for s in wanted if s not in specials)], "gpt2")
+
+    @classmethod
+    def from_hf(cls, path: str | os.PathLike[str]) -> "BPETokenizer":
+        """A byte-level tokenizer.json of Hugging Face. ValueError for what ours would do otherwise."""
+        with blame(path):
+            return cls(*read_hf(path))
 
     def to_tiktoken(self, name: str = "llm-tiny") -> Any:
         """A tiktoken.Encoding with the same ids. ValueError where tiktoken can give no such.

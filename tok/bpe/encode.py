@@ -51,5 +51,9 @@ class Encoder:
         return tuple(chain.from_iterable(map(self.words.__getitem__, self.split.words(unit))))
 
     def find_word(self, word: str) -> Ids:
-        """Ids of a word, by joining its bytes."""
-        return tuple(map(self.id.__getitem__, self.merges.join(as_chars(word))))
+        """Ids of a word, by joining its bytes. ValueError for a byte without a token."""
+        try:
+            return tuple(map(self.id.__getitem__, self.merges.join(as_chars(word))))
+        except KeyError as e:
+            byte = f"byte 0x{ord(e.args[0]):02x} of {word!r}"
+            raise ValueError(f"the vocabulary has no token for {byte}; leave it out") from None

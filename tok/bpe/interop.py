@@ -3,8 +3,11 @@
 import json
 import os
 import re
+from collections.abc import Collection
+from operator import index
 from typing import Any
 
+from tok.bpe.pretokenize import PATTERNS
 from tok.bpe.storage import Parts
 from tok.files import output_file, read_text
 
@@ -51,6 +54,83 @@ def read_gpt2(
     specials = [token for token in ids if token not in made]
     tokens = {i: s.encode() if s in specials else unspelt(s) for s, i in ids.items()}
     return tokens, [(unspelt(a), unspelt(b)) for a, b in pairs], specials
+
+
+def made_by(
+    ids: dict[str, int], merges: list[tuple[str, str]], specials: dict[str, int], pattern: str
+) -> Parts:
+    """A tokenizer's parts from tokens and merges in GPT-2's letters, and special tokens as texts."""
+    vocab = {i: unspelt(token) for token, i in ids.items() if token not in specials}
+    vocab |= {i: text.encode("utf-8") for text, i in specials.items()}
+    return Parts(vocab, [(unspelt(a), unspelt(b)) for a, b in merges], specials, pattern)
+
+
+def read_hf(path: str | os.PathLike[str]) -> Parts:
+    """The parts in a tokenizer.json. ValueError for a part of it that works otherwise than ours."""
+    found = json.loads(read_text(path))
+    model = found["model"]
+    if model.get("type", "BPE") != "BPE" or "merges" not in model:
+        raise ValueError(
+            f"a tokenizer of kind {model.get('type')}; only byte-level BPE can be read"
+        )
+    for key in ("unk_token", "continuing_subword_prefix", "end_of_word_suffix", "dropout"):
+        if model.get(key):
+            raise ValueError(
+                f"{key}={model[key]!r} can't be said by a byte-level tokenizer of ours"
+            )
+    if found.get("normalizer"):
+        kind = found["normalizer"].get("type")
+        raise ValueError(f"it normalizes texts ({kind}), so that they don't come back as they were")
+    if model.get("byte_fallback"):
+        raise ValueError("byte_fallback, as SentencePiece has it; only byte-level BPE can be read")
+    pattern = pattern_of(found.get("pre_tokenizer") or {})
+    ids = {str(token): index(i) for token, i in model["vocab"].items()}
+    merges = [tuple(m.split(" ") if isinstance(m, str) else m) for m in model["merges"]]
+    if any(len(m) != 2 for m in merges):
+        raise ValueError("a merge is not of two tokens")
+    specials = {}
+    for token in found.get("added_tokens") or []:
+        if token.get("lstrip") or token.get("rstrip") or token.get("single_word"):
+            raise ValueError(f"the token {token['content']!r} takes white space with it")
+        specials[token["content"]] = index(token["id"])
+    if model.get("ignore_merges"):
+        check_ignored_merges(ids, merges, specials)
+    return made_by(ids, merges, specials, pattern)
+
+
+def check_ignored_merges(
+    ids: dict[str, int], merges: list[tuple[str, str]], specials: Collection[str]
+) -> None:
+    """ValueError if a token is there that merges never make: it is found where they are ignored."""
+    made = {a + b for a, b in merges} | BYTE.keys() | set(specials)
+    if stray := sorted(ids.keys() - made):
+        raise ValueError(f"ignore_merges finds {stray[0]!r}, which no merge makes")
+
+
+def pattern_of(pre: dict[str, Any]) -> str:
+    """The pattern of a `pre_tokenizer`. ValueError for one that is none of ours."""
+    steps = pre.get("pretokenizers", [pre])
+    kinds = [step.get("type") for step in steps]
+    if not kinds or kinds[-1] != "ByteLevel":
+        raise ValueError(f"it splits by {kinds}, not at the end by ByteLevel")
+    if steps[-1].get("add_prefix_space"):
+        raise ValueError("add_prefix_space puts a blank before a text; it would not come back")
+    own = steps[-1].get("use_regex", True)
+    if kinds == ["ByteLevel"]:
+        return "gpt2" if own else "none"
+    if kinds == ["Digits", "ByteLevel"] and own and steps[0].get("individual_digits"):
+        return "gpt2_digits"
+    if kinds == ["Split", "ByteLevel"] and not own and is_whole(steps[0]):
+        expression = steps[0]["pattern"]["Regex"]
+        named = [name for name, known in PATTERNS.items() if known == expression]
+        return named[0] if named else str(expression)
+    raise ValueError(f"it splits by {', '.join(map(str, kinds))}, which no pattern of ours does")
+
+
+def is_whole(split: dict[str, Any]) -> bool:
+    """Whether a Split's expression finds words, all of the text being kept."""
+    known = "Regex" in split.get("pattern", {})
+    return known and split.get("behavior") == "Isolated" and not split.get("invert")
 
 
 def to_tiktoken(parts: Parts, expression: str, sound: bool, name: str) -> Any:

@@ -14,6 +14,9 @@ SPACE = rf"\r\n{BLANK}"  # spelt out: the \s of `re` has \x1c-\x1f too, that of 
 
 PATTERNS = {
     "gpt2": r"'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s+(?!\S)|\s++",
+    # SmolLM2: digits one by one, and what stands between two of them by itself
+    "gpt2_digits": r"\p{N}|'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?[^\s\p{L}\p{N}]++"
+    r"|\s+(?![^\s\p{N}])|\s++",
     "gpt4": r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}++|\p{N}{1,3}"
     r"| ?[^\s\p{L}\p{N}]++[\r\n]*+|\s++$|\s*[\r\n]|\s+(?!\S)|\s",
     "none": r"(?s:.+)",
@@ -21,6 +24,8 @@ PATTERNS = {
 ASCII = {  # the same for text without other letters, where `re` takes half of `regex`'s time
     "gpt2": r"'(?:[sdmt]|ll|ve|re)| ?[A-Za-z]+| ?[0-9]+| ?[^\t-\r A-Za-z0-9]+"
     r"|[\t-\r ]+(?![^\t-\r ])|[\t-\r ]+",
+    "gpt2_digits": r"[0-9]|'(?:[sdmt]|ll|ve|re)| ?[A-Za-z]+| ?[^\t-\r A-Za-z0-9]+"
+    r"|[\t-\r ]+(?![^\t-\r 0-9])|[\t-\r ]+",
     "gpt4": r"'(?i:[sdmt]|ll|ve|re)|[^\r\nA-Za-z0-9]?[A-Za-z]+|[0-9]{1,3}"
     r"| ?[^\t-\r A-Za-z0-9]+[\r\n]*|[\t-\r ]+\Z|[\t-\r ]*[\r\n]|[\t-\r ]+(?![^\t-\r ])|[\t-\r ]",
 }
@@ -32,6 +37,7 @@ COARSE = {
 }
 CUTS = {  # (?r) looks from the end; what is left of the cut is never white space
     "gpt2": r"(?r)\S(?=\s)",
+    "gpt2_digits": r"(?r)\S(?=\s)",
     "gpt4": r"(?r)\S(?=[^\S\r\n])|[\p{L}\p{N}](?=\s)",
 }
 

@@ -28,7 +28,8 @@ def complete(
 ) -> dict[bytes, int]:
     """Give each special token an id in vocab, and return token -> id.
 
-    ValueError unless each token is there once, and is what bytes and merges make, or special.
+    ValueError unless each token is there once, and is what bytes and merges make, or special. A
+    byte may be missing: other programs' vocabularies leave out some that no text has.
     """
     ids: dict[bytes, int] = {}
     for i, token in vocab.items():
@@ -38,7 +39,7 @@ def complete(
         if token in made:
             raise ValueError(f"special token {token!r} is an ordinary token too; make it longer")
         vocab[ids.setdefault(token, max(vocab, default=-1) + 1)] = token
-    if missing := [token for token in made if token not in ids]:
+    if missing := [token for token in made if token not in ids and len(token) > 1]:
         raise ValueError(f"the vocabulary has no id for {missing[0]!r}; add it")
     if stray := ids.keys() - set(made) - set(specials):
         raise ValueError(f"no merge makes the token {min(stray)!r}; remove it, or call it special")
@@ -56,7 +57,7 @@ def write_bpe(path: str | os.PathLike[str], parts: Parts) -> None:
         "pattern": parts.pattern,
         "vocab_size": len(parts.vocab),
         "special_tokens": parts.special_tokens,
-        "bytes": [ids[bytes([i])] for i in range(256)],
+        "bytes": [ids.get(bytes([i])) for i in range(256)],
         "merges": [[ids[a + b], as_json(a), as_json(b)] for a, b in parts.merges],
     }
     write_lines(path, content)
@@ -66,7 +67,7 @@ def read_bpe(path: str | os.PathLike[str]) -> Parts:
     """What `write_bpe` wrote. Any of several errors for another content: see `blame`."""
     found = read(path, "bpe", KEYS)
     merges = [(as_bytes(a), as_bytes(b)) for _, a, b in found["merges"]]
-    tokens = [(i, bytes([b])) for b, i in enumerate(found["bytes"])]
+    tokens = [(i, bytes([b])) for b, i in enumerate(found["bytes"]) if i is not None]
     tokens += [(row[0], a + b) for row, (a, b) in zip(found["merges"], merges, strict=True)]
     tokens += [(i, text.encode("utf-8")) for text, i in found["special_tokens"].items()]
     vocab: dict[int, bytes] = {}

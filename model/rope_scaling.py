@@ -1,0 +1,85 @@
+"""RoPE for longer texts than a model learnt from: its frequencies, changed.
+
+A setting says how, by the keys that Hugging Face's `rope_parameters` has:
+
+    linear factor=4                                       Chen et al. 2023: positions divided by 4
+    ntk factor=2 original_max_position_embeddings=2048    a larger base, by block_size (NTK-aware)
+    yarn factor=4 original_max_position_embeddings=2048   Peng et al. 2023: fast waves stay
+    llama3 factor=8 low_freq_factor=1 high_freq_factor=4 original_max_position_embeddings=8192
+"""
+
+import math
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # a config is checked without torch
+    from torch import Tensor
+
+ORIGINAL = "original_max_position_embeddings"  # tokens of the texts that the model learnt from
+KINDS: dict[str, dict[str, float | None]] = {  # the keys of each, and their defaults; None = needed
+    "linear": {"factor": None},
+    "ntk": {"factor": None, ORIGINAL: None},
+    "yarn": {
+        "factor": None,
+        ORIGINAL: None,
+        "beta_fast": 32,
+        "beta_slow": 1,
+        "attention_factor": 0,
+    },
+    "llama3": {"factor": None, ORIGINAL: None, "low_freq_factor": None, "high_freq_factor": None},
+}
+
+
+def parse_scaling(text: str) -> tuple[str, dict[str, float]]:
+    """Read the setting: "linear factor=4" -> ("linear", {"factor": 4.0}). ValueError for others."""
+    kind, *pairs = text.split()
+    if kind not in KINDS:
+        raise ValueError(f"rope_scaling={text!r}: {kind!r} is not one of {', '.join(KINDS)}")
+    known, values = KINDS[kind], {}
+    for pair in pairs:
+        key, _, number = pair.partition("=")
+        if key not in known:
+            keys = ", ".join(known)
+            raise ValueError(f"rope_scaling={text!r}: {key!r} is not a key of {kind}: {keys}")
+        try:
+            values[key] = float(number)
+        except ValueError:
+            raise ValueError(f"rope_scaling={text!r}: {key}={number!r} is no number") from None
+    both = {key: values.get(key, default) for key, default in known.items()}
+    for key, value in both.items():
+        if value is None:
+            raise ValueError(f"rope_scaling={text!r}: {kind} needs {key}")
+        if not math.isfinite(value) or (value <= 0 and key != "attention_factor"):
+            raise ValueError(f"rope_scaling={text!r}: {key}={value} must be positive")
+    return kind, {key: value for key, value in both.items() if value is not None}
+
+
+def scaled_frequencies(
+    exponent: "Tensor", theta: float, scaling: str, block_size: int
+) -> "tuple[Tensor, float]":
+    """Frequencies (D/2,) that were theta**-exponent, and what cosines and sines are multiplied by.
+
+    exponent (D/2,) is 2i/D of pair i.
+    """
+    kind, v = parse_scaling(scaling)
+    D, factor, frequency = 2 * len(exponent), v["factor"], theta**-exponent
+    if kind == "linear":
+        return frequency / factor, 1.0
+    original = v[ORIGINAL]
+    if kind == "ntk":  # the slowest wave takes the longer text as it took the shorter
+        longer = factor * max(block_size, original) / original - (factor - 1)
+        return (theta * longer ** (D / (D - 2))) ** -exponent, 1.0
+    if kind == "llama3":
+        turns = original * frequency / (2 * math.pi)  # that a wave makes in a text of that length
+        low, high = v["low_freq_factor"], v["high_freq_factor"]
+        share = ((turns - low) / (high - low)).clamp(0, 1)  # 0: interpolated, 1: as it was
+        return frequency * share + frequency / factor * (1 - share), 1.0
+
+    def dimension(turns: float) -> float:
+        """The pair whose wave makes so many turns (YaRN, section 3.2)."""
+        return D * math.log(original / (2 * math.pi * turns)) / (2 * math.log(theta))
+
+    first = max(math.floor(dimension(v["beta_fast"])), 0)
+    last = min(math.ceil(dimension(v["beta_slow"])), D - 1)
+    share = 1 - ((exponent * D / 2 - first) / max(last - first, 1e-3)).clamp(0, 1)
+    size = v["attention_factor"] or (0.1 * math.log(factor) + 1 if factor > 1 else 1.0)  # eq. 22
+    return frequency * share + frequency / factor * (1 - share), size

@@ -1,0 +1,1 @@
+"""Pretrained models in, trained ones out: Hugging Face's directories, GGUF, peft."""

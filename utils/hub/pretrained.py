@@ -1,0 +1,48 @@
+"""What a run keeps of the pretrained model that it comes from: pretrained.json."""
+
+import json
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+from tok.files import as_text, replacing
+
+NAME = "pretrained.json"
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """Where a model comes from, and how people talk to it; special tokens as texts."""
+
+    source: str
+    license: str = ""
+    architecture: str = ""  # gpt2 or llama
+    bos: str | None = None
+    eos: str | None = None
+    chat_template: str | None = None  # Jinja
+
+
+def write_pretrained(run: Path, pretrained: Pretrained) -> None:
+    """Write the file into a run's directory."""
+    values = {"version": VERSION, **asdict(pretrained)}
+    with replacing(run / NAME) as part:
+        text = json.dumps(values, indent=2, ensure_ascii=False) + "\n"
+        Path(part).write_text(text, encoding="utf-8")
+
+
+def read_pretrained(run: Path) -> Pretrained | None:
+    """Read the file, or None where a run has none. ValueError if it is damaged or too new."""
+    path = run / NAME
+    if not path.exists():
+        return None
+    try:
+        values = json.loads(as_text(path.read_bytes(), str(path)))
+        version = values.pop("version")
+        known = {f.name for f in fields(Pretrained)}
+        if version != VERSION or set(values) - known:
+            raise ValueError(f"version {version!r}, this program reads {VERSION}")
+        if not all(v is None or isinstance(v, str) for v in values.values()):
+            raise ValueError("a value is no text")
+        return Pretrained(**values)
+    except (ValueError, KeyError, TypeError, AttributeError) as e:
+        raise ValueError(f"{path} is damaged ({e}); import the model again") from None
