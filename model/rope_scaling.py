@@ -50,7 +50,7 @@ def parse_scaling(text: str) -> tuple[str, dict[str, float]]:
             raise ValueError(f"rope_scaling={text!r}: {kind} needs {key}")
         if not math.isfinite(value) or (value <= 0 and key != "attention_factor"):
             raise ValueError(f"rope_scaling={text!r}: {key}={value} must be positive")
-    return kind, {key: value for key, value in both.items() if value is not None}
+    return kind, {key: float(value) for key, value in both.items() if value is not None}
 
 
 def scaled_frequencies(

@@ -115,7 +115,7 @@ def config_from_gguf(metadata: Mapping[str, Any], vocab_size: int) -> GPTConfig:
     }
     if missing := [k for k, ours in KEYS.items() if ours not in values]:
         raise ValueError(f"the metadata has no {arch}.{missing[0]}")
-    if any(isinstance(v, list) for v in values.values()):
+    if not all(isinstance(v, int | float) for v in values.values()):
         raise ValueError("the layers differ in shape, which TinyGPT has no flag for")
     if arch == "gpt2":
         return GPTConfig(vocab_size=vocab_size, **values, mlp="gelu_tanh")

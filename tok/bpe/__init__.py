@@ -199,7 +199,7 @@ class BPETokenizer:
 
     @classmethod
     def from_hf(cls, path: str | os.PathLike[str]) -> "BPETokenizer":
-        """A byte-level tokenizer.json of Hugging Face. ValueError for what ours would do otherwise."""
+        """Hugging Face's tokenizer.json. ValueError for what a byte-level BPE of ours lacks."""
         with blame(path):
             return cls(*read_hf(path))
 

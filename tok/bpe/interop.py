@@ -59,7 +59,7 @@ def read_gpt2(
 def made_by(
     ids: dict[str, int], merges: list[tuple[str, str]], specials: dict[str, int], pattern: str
 ) -> Parts:
-    """A tokenizer's parts from tokens and merges in GPT-2's letters, and special tokens as texts."""
+    """A tokenizer's parts from tokens and merges in GPT-2's letters, special tokens as texts."""
     vocab = {i: unspelt(token) for token, i in ids.items() if token not in specials}
     vocab |= {i: text.encode("utf-8") for text, i in specials.items()}
     return Parts(vocab, [(unspelt(a), unspelt(b)) for a, b in merges], specials, pattern)

@@ -11,6 +11,7 @@ python -m utils.hub export my --to peft adapters
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from tok.cli import Parser, run
 from utils.runs import run_dir
@@ -38,9 +39,24 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Import or export."""
     a = parser().parse_args(argv)
     if a.way == "import":
-        from utils.hub.importer import import_source
+        adapters = (Path(a.source) / "adapter_config.json").exists()
+        if a.base and not adapters:
+            raise ValueError(
+                f"--base is for peft's adapters; {a.source} has no adapter_config.json"
+            )
+        if adapters:
+            from utils.hub.adapters import import_adapters
 
-        import_source(a.source, a.run, base=a.base, merge=a.merge)
+            run = run_dir(a.run or Path(a.source).name)
+            import_adapters(Path(a.source), run, a.base, a.merge)
+        else:
+            from utils.hub.importer import import_source
+
+            import_source(a.source, a.run, merge=a.merge)
+    elif a.to == "peft":
+        from utils.hub.adapters import export_adapters
+
+        export_adapters(run_dir(a.source), Path(a.path), a.ckpt)
     else:
         from utils.hub.exporter import export
 

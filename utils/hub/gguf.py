@@ -8,6 +8,7 @@ import mmap
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,12 @@ NUMBERS = dict(
     enumerate(["B", "b", "H", "h", "I", "i", "f", "?", ".", ".", "Q", "q", "d"])
 )  # kind -> struct's letter
 STRING, ARRAY = 8, 9
-PLAIN = {0: ("F32", np.dtype("<f4")), 1: ("F16", np.dtype("<f2")), 30: ("BF16", np.dtype("<u2"))}
+F32, F16, BF16 = 0, 1, 30
+PLAIN: dict[int, tuple[str, Any]] = {  # kind -> name, and how it is read
+    F32: ("F32", np.dtype("<f4")),
+    F16: ("F16", np.dtype("<f2")),
+    BF16: ("BF16", np.dtype("<u2")),
+}
 LONGEST = 1 << 16  # bytes of a name
 TABLE = 1 << 16  # tensors, or keys
 
@@ -65,10 +71,11 @@ class Cursor:
             return self.text(self.left())
         if kind not in NUMBERS or NUMBERS[kind] == ".":
             raise ValueError(f"unknown kind {kind} of a value at byte {self.at}")
-        return self.number(NUMBERS[kind])
+        value = self.number(NUMBERS[kind])
+        return float(str(np.float32(value))) if NUMBERS[kind] == "f" else value  # 1e-05, no tail
 
-    def array(self) -> list[Any]:
-        """An array of numbers or texts."""
+    def array(self) -> Any:
+        """An array of numbers, or a list of texts."""
         kind, n = self.number("I"), self.number("Q")
         if kind != STRING and (kind not in NUMBERS or NUMBERS[kind] == "."):
             raise ValueError(f"an array of unknown kind {kind} at byte {self.at}")
@@ -77,7 +84,7 @@ class Cursor:
             raise ValueError(f"an array of {n} values at byte {self.at}, more than the file has")
         if kind == STRING:
             return [self.text(self.left()) for _ in range(n)]
-        return list(struct.unpack(f"<{n}{NUMBERS[kind]}", self.take(n * least)))
+        return np.frombuffer(self.take(n * least), "<" + NUMBERS[kind])
 
 
 @dataclass(frozen=True)
@@ -103,7 +110,7 @@ def block_of(kind: int) -> tuple[int, int]:
 
 
 def package() -> Any:
-    """The package gguf, which knows llama.cpp's quantized blocks. ValueError where it is missing."""
+    """The package gguf, which knows quantized blocks. ValueError where it is missing."""
     try:
         import gguf
     except ImportError:
@@ -112,7 +119,7 @@ def package() -> Any:
 
 
 class GGUFFile:
-    """An open file: `metadata`, `tensors` by name, and `array(name)`. ValueError if it is damaged."""
+    """An open file: `metadata`, `tensors` by name, `array(name)`. ValueError if it is damaged."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -171,7 +178,7 @@ class GGUFFile:
                 raise ValueError(f"{name!r} is there twice, or not inside the file")
             tensors[name] = Tensor(name, shape, kind, base + offset, size)
         ordered = sorted(tensors.values(), key=lambda t: t.start)
-        for one, other in zip(ordered, ordered[1:], strict=False):
+        for one, other in pairwise(ordered):
             if one.start + one.size > other.start:
                 raise ValueError(f"{one.name!r} and {other.name!r} overlap")
         return tensors
@@ -185,10 +192,11 @@ class GGUFFile:
             rows = raw.reshape(*t.shape[:-1], -1)
             found: np.ndarray = gguf.quants.dequantize(rows, gguf.GGMLQuantizationType(t.kind))
             return found.reshape(t.shape)
-        numbers = raw.view(PLAIN[t.kind][1]).reshape(t.shape)
-        if t.kind == 30:  # bfloat16 is the upper half of float32
-            return (numbers.astype(np.uint32) << 16).view(np.float32)
-        return numbers.astype(np.float32)
+        numbers: np.ndarray = raw.view(PLAIN[t.kind][1]).reshape(t.shape)
+        if t.kind != BF16:
+            return numbers.astype(np.float32)
+        wide: np.ndarray = numbers.astype(np.uint32) << 16  # it is the upper half of float32
+        return wide.view(np.float32)
 
     def types(self) -> str:
         """The data types of the matrices, most frequent first: "Q4_1, F32"."""

@@ -16,7 +16,7 @@ from tok import BPETokenizer, Tokenizer
 from tok.bpe.interop import made_by
 from tok.files import read_text
 from tok.storage import fingerprint
-from utils.config import flat, settings_from, write_yaml
+from utils.config import Settings, flat, settings_from, write_yaml
 from utils.hub.gguf import GGUFFile, arrays
 from utils.hub.package import SMOLLM2, smollm2_file
 from utils.hub.pretrained import NAME, Pretrained, read_pretrained, write_pretrained
@@ -165,27 +165,39 @@ def write_run(path: Path, found: Found) -> None:
     except RuntimeError as e:
         raise ValueError(f"the weights are not what the config says ({one_line(e)})") from None
     shape = {k: v for k, v in asdict(config).items() if k != "vocab_size"}
+    settings = settings_from({**shape, "run": path.name, "data": ""})
+    parts = {"model": model.state_dict(), "base": None}
+    write_checkpoint(path, settings, config, found.tokenizer, found.origin, parts)
+
+
+def write_checkpoint(
+    path: Path,
+    settings: Settings,
+    config: GPTConfig,
+    tokenizer: Tokenizer,
+    origin: Pretrained,
+    parts: Mapping[str, Any],
+) -> None:
+    """Make a run that has not been trained here; `parts` are its model and its base."""
+    train = replace(settings.data, tokenizer=str(path / "tokenizer.json"))
+    settings = replace(settings, data=train)
     with new_run(path) as new:
-        tokenizer = new / "tokenizer.json"
-        found.tokenizer.save(tokenizer)
-        own = {**shape, "run": path.name, "tokenizer": str(path / "tokenizer.json")}
-        settings = settings_from({**own, "data": ""})
+        tokenizer.save(new / "tokenizer.json")
         write_yaml(settings, new / "config.yaml")
-        write_pretrained(new, found.origin)
-        data = {"name": found.origin.source, "text_sha256": ""}
+        write_pretrained(new, origin)
+        data = {"name": origin.source, "text_sha256": ""}
         checkpoint: dict[str, Any] = dict.fromkeys(KEYS, 0) | {
             "version": CHECKPOINT,
             "kind": "gpt",
             "model_config": asdict(config),
             "settings": flat(settings),
-            "data": {**data, "tokenizer_sha256": fingerprint(tokenizer)},
+            "data": {**data, "tokenizer_sha256": fingerprint(new / "tokenizer.json")},
             "rng": rng_state(),
             "log": {},
             "best_val_loss": float("inf"),
-            "model": model.state_dict(),
             "optimizer": {},
             "scaler": {},
-            "base": None,
+            **parts,
         }
         try:
             torch.save(checkpoint, new / "best.pt")
@@ -225,10 +237,6 @@ def import_source(
     path = run_dir(run or Path(source).name.removesuffix(".gguf"))
     if merge and has_model(run_dir(source)):
         return import_merged(run_dir(source), path)
-    if base or (Path(source) / "adapter_config.json").exists():
-        from utils.hub.adapters import import_adapters
-
-        return import_adapters(Path(source), path, base, merge)
     if merge:
         raise ValueError(f"--merge adds adapters to weights; {source} has none")
     found = read_source(source)

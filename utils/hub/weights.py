@@ -1,6 +1,7 @@
-"""safetensors: weights as a table and their bytes, no code; checked before anything is allocated."""
+"""safetensors: weights as a table and their bytes, no code; checked before it is read."""
 
 import json
+import os
 import struct
 from pathlib import Path
 from typing import Any
@@ -107,3 +108,6 @@ def write_safetensors(path: Path, state: dict[str, Tensor]) -> None:
     """Write tensors, which may share no memory, with the mark of PyTorch."""
     whole = {name: tensor.contiguous() for name, tensor in state.items()}
     package().torch.save_file(whole, path, metadata={"format": "pt"})
+    mask = os.umask(0)
+    os.umask(mask)
+    path.chmod(0o666 & ~mask)  # safetensors lets nobody else read it

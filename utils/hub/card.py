@@ -1,0 +1,68 @@
+"""The model card of an exported run: what it learnt from, how well, and how to load it."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from model import TinyGPT
+from utils.hub.pretrained import Pretrained
+from utils.reporting.summary import commit
+
+SHOWN: tuple[str, ...] = (
+    "optimizer",
+    "lr",
+    "schedule",
+    "steps",
+    "batch_size",
+    "accum",
+    "block_size",
+    "dropout",
+)
+SHOWN += ("seed", "dtype", "init", "lora")
+
+
+def read(path: Path) -> dict[str, Any]:
+    """A JSON file, or nothing where there is none."""
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+
+def model_card(
+    run: Path, name: str, model: TinyGPT, origin: Pretrained, checkpoint: dict[str, Any]
+) -> str:
+    """The README.md of an export, with the front matter that hubs read."""
+    c, data, settings = model.config, checkpoint["data"], checkpoint["settings"]
+    summary, scores = read(run / "summary.json"), read(run / "eval.json")
+    license = [f"license: {origin.license}"] if origin.license else []
+    front = ["---", *license, "pipeline_tag: text-generation", "library_name: transformers", "---"]
+    shape = f"{c.n_layer} blocks, {c.n_head} heads, width {c.d_model}, context {c.block_size:,}"
+    lines = [*front, "", f"# {name}", ""]
+    lines += [
+        f"A language model of {model.n_params():,} parameters ({shape}), written by llm-tiny."
+    ]
+    if origin.source != run.name:
+        lines += ["", f"It started from {origin.source}."]
+    if "train_tokens" in data:
+        n, held = data["train_tokens"], data["val_tokens"]
+        text = f"{data['name'] or 'one text'}: {n:,} tokens to train on, {held:,} to validate on"
+        lines += ["", "## Data", "", f"{text} (SHA-256 of the text: `{data['text_sha256']}`)."]
+    if checkpoint["step"]:
+        lines += ["", "## Training", "", "| setting | value |", "| --- | --- |"]
+        lines += [f"| {k} | {settings[k]} |" for k in SHOWN if settings.get(k) not in ("", 0, None)]
+        lines += ["", f"Step {checkpoint['step']:,} of the run `{run.name}`."]
+    if scores:
+        lines += ["", "## Scores", "", "| | loss (nats) | perplexity | bits per byte |"]
+        lines += ["| --- | --- | --- | --- |"]
+        rows = {k: v for k, v in scores.items() if isinstance(v, dict)}
+        for row, v in rows.items():
+            numbers = f"{v['val_loss']:.4f} | {v['ppl']:.2f} | {v['bits_per_byte']:.4f}"
+            lines += [f"| {row} | {numbers} |"]
+        lines += ["", f"On the validation split of {scores.get('text', 'its text')}."]
+    elif checkpoint["step"]:
+        lines += ["", f"Best validation loss {checkpoint['best_val_loss']:.4f} nats a token."]
+    made = summary.get("commit") or commit()["commit"]
+    lines += ["", "## Use", "", "```python", "from transformers import AutoModelForCausalLM"]
+    lines += ["from transformers import AutoTokenizer", ""]
+    lines += [f'tokenizer = AutoTokenizer.from_pretrained("{name}")']
+    lines += [f'model = AutoModelForCausalLM.from_pretrained("{name}")', "```", ""]
+    lines += [f"Made from commit {made} of llm-tiny." if made else "Made by llm-tiny.", ""]
+    return "\n".join(lines)

@@ -1,0 +1,190 @@
+"""A run leaves for other programs: a Hugging Face directory, a GGUF file, peft's adapters."""
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from model import GPTConfig, TinyGPT
+from model.convert import config_to_hf, gpt2_to_hf, llama_to_hf
+from model.convert.gguf import config_to_gguf, to_gguf
+from tok import END_OF_TEXT, BPETokenizer, Tokenizer
+from tok.bpe.interop import spelt
+from tok.files import replacing
+from utils.hub.card import model_card
+from utils.hub.gguf import package
+from utils.hub.importer import CONTROL, PRE
+from utils.hub.pretrained import Pretrained, read_pretrained
+from utils.hub.weights import write_safetensors
+from utils.training.models import load_model, merged
+
+ARCHITECTURES = {"gpt2": "GPT2LMHeadModel", "llama": "LlamaForCausalLM"}
+ROW = 32  # values in a block of Q8_0
+PRE_OF = {pattern: pre for pre, pattern in reversed(PRE.items())}  # gpt2 -> gpt-2
+
+
+def export(run: Path, to: str, path: str, *, dtype: str = "F32", which: str = "best") -> None:
+    """Write a run's model and tokenizer to `path`, whole or not at all, and say what was written.
+
+    Raises ValueError for what the format can't say, or a path that holds something else.
+    """
+    if to != "gguf" and dtype != "F32":
+        raise ValueError(f"--type {dtype} is for gguf; {to} is written in F32")
+    model, tokenizer, checkpoint = load_model(run, which)
+    if not isinstance(tokenizer, BPETokenizer):
+        kind = type(tokenizer).__name__
+        raise ValueError(f"{run} has a {kind}, which no other program reads; train with BPE")
+    origin = read_pretrained(run) or Pretrained(run.name)
+    model = merged(model)
+    if to == "hf":
+        written = write_hf(Path(path), run, model, tokenizer, origin, checkpoint)
+    else:
+        written = write_gguf(Path(path), run, model, tokenizer, origin, dtype)
+    print(f"{path}: {written}")
+
+
+@contextmanager
+def new_directory(path: Path) -> Iterator[Path]:
+    """A directory to fill, which becomes `path` at the end. ValueError if that holds something."""
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise ValueError(f"{path} exists; choose another, or remove it")
+    new = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        new.mkdir(parents=True)
+        yield new
+        if path.exists():
+            path.rmdir()
+        os.replace(new, path)
+    except OSError as e:
+        raise type(e)(e.errno, e.strerror or str(e), str(path)) from None
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+
+
+def write_json(path: Path, values: dict[str, Any]) -> None:
+    """Write a JSON file."""
+    path.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def ends(tokenizer: Tokenizer, origin: Pretrained) -> dict[str, str]:
+    """The special tokens that begin and end a text, as far as there are any."""
+    known = END_OF_TEXT if END_OF_TEXT in tokenizer.special_tokens else None
+    found = {"bos": origin.bos or known, "eos": origin.eos or known}
+    return {name: token for name, token in found.items() if token}
+
+
+def own_state(model: TinyGPT) -> dict[str, Tensor]:
+    """The weights in float32; a tied head shares the embedding's memory, as in a state dict."""
+    return {name: tensor.detach().float() for name, tensor in model.state_dict().items()}
+
+
+def write_hf(
+    path: Path,
+    run: Path,
+    model: TinyGPT,
+    tokenizer: BPETokenizer,
+    origin: Pretrained,
+    checkpoint: dict[str, Any],
+) -> str:
+    """Write what AutoModelForCausalLM and AutoTokenizer load; what it is, in a few words."""
+    config = config_to_hf(model.config)
+    kind, tokens = config["model_type"], ends(tokenizer, origin)
+    ids = {f"{name}_token_id": tokenizer.special_tokens[t] for name, t in tokens.items()}
+    state = (gpt2_to_hf if kind == "gpt2" else llama_to_hf)(own_state(model))
+    if model.config.tie_weights:
+        del state["lm_head.weight"]
+    whole = {"architectures": [ARCHITECTURES[kind]], "dtype": "float32", **config, **ids}
+    special = {f"{name}_token": token for name, token in tokens.items()}
+    described: dict[str, Any] = {"tokenizer_class": "PreTrainedTokenizerFast", **special}
+    described["clean_up_tokenization_spaces"] = False
+    described["model_max_length"] = model.config.block_size
+    with new_directory(path) as new:
+        write_json(new / "config.json", whole)
+        write_safetensors(new / "model.safetensors", state)
+        tokenizer.save_hf(new / "tokenizer.json")
+        write_json(new / "tokenizer_config.json", described)
+        write_json(new / "generation_config.json", ids)
+        if origin.chat_template:
+            (new / "chat_template.jinja").write_text(origin.chat_template, encoding="utf-8")
+        card = model_card(run, path.name, model, origin, checkpoint)
+        (new / "README.md").write_text(card, encoding="utf-8")
+    return f"{ARCHITECTURES[kind]}; AutoModelForCausalLM.from_pretrained({str(path)!r})"
+
+
+def ggml_type(name: str, tensor: Tensor, dtype: str) -> str:
+    """What a tensor is written as: vectors and positions stay F32. ValueError for odd rows."""
+    if dtype == "F32" or tensor.ndim < 2 or name.startswith("position_embd"):
+        return "F32"
+    if dtype == "Q8_0" and tensor.size(-1) % ROW:
+        width = tensor.size(-1)
+        raise ValueError(f"Q8_0 needs rows of a multiple of {ROW}; {name} has {width}: take F16")
+    return dtype
+
+
+def write_gguf(
+    path: Path,
+    run: Path,
+    model: TinyGPT,
+    tokenizer: BPETokenizer,
+    origin: Pretrained,
+    dtype: str,
+) -> str:
+    """Write what llama.cpp loads; what it is, in a few words."""
+    gguf = package()
+    arch, metadata = config_to_gguf(model.config)
+    if tokenizer.pattern not in PRE_OF:
+        known = ", ".join(PRE_OF)
+        raise ValueError(f"llama.cpp can't split words by {tokenizer.pattern!r}; known: {known}")
+    state = to_gguf(arch, own_state(model), model.config)
+    types = {name: ggml_type(name, tensor, dtype) for name, tensor in state.items()}
+    if path.is_dir():
+        raise ValueError(f"{path} is a directory; name a file, say {path / 'model.gguf'}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as part, closing(gguf.GGUFWriter(part, arch)) as writer:
+        writer.add_name(run.name)
+        if origin.license:
+            writer.add_license(origin.license)
+        for key, value in metadata.items():
+            add = {int: writer.add_uint32, float: writer.add_float32, str: writer.add_string}
+            add[type(value)](key, value)
+        writer.add_string("llm_tiny.config", json.dumps(asdict(model.config)))
+        add_tokenizer(writer, tokenizer, origin, model.config)
+        for name, tensor in state.items():
+            kind = gguf.GGMLQuantizationType[types[name]]
+            array: np.ndarray = tensor.contiguous().numpy()
+            writer.add_tensor(name, gguf.quants.quantize(array, kind), raw_dtype=kind)
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_tensors_to_file()
+    return f"{arch}, {dtype}, {path.stat().st_size / 1e6:,.0f} MB; llama.cpp: llama-cli -m {path}"
+
+
+def add_tokenizer(
+    writer: Any, tokenizer: BPETokenizer, origin: Pretrained, config: GPTConfig
+) -> None:
+    """Write a tokenizer's tokens and merges, and the chat template."""
+    special = {i: text for text, i in tokenizer.special_tokens.items()}
+    unused = range(tokenizer.vocab_size, config.vocab_size)
+    tokens = [special.get(i) or spelt(t) for i, t in sorted(tokenizer.vocab.items())]
+    tokens += [f"[unused{i}]" for i in unused]
+    types = [CONTROL if i in special else 1 for i in range(tokenizer.vocab_size)]
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre(PRE_OF[tokenizer.pattern])
+    writer.add_token_list(tokens)
+    writer.add_token_types(types + [5 for _ in unused])
+    writer.add_token_merges([f"{spelt(a)} {spelt(b)}" for a, b in tokenizer.merges])
+    writer.add_add_bos_token(False)
+    ids = {name: tokenizer.special_tokens[t] for name, t in ends(tokenizer, origin).items()}
+    if "bos" in ids:
+        writer.add_bos_token_id(ids["bos"])
+    if "eos" in ids:
+        writer.add_eos_token_id(ids["eos"])
+    if origin.chat_template:
+        writer.add_chat_template(origin.chat_template)
