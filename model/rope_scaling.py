@@ -53,6 +53,15 @@ def parse_scaling(text: str) -> tuple[str, dict[str, float]]:
     return kind, {key: float(value) for key, value in both.items() if value is not None}
 
 
+def canonical(kind: str, values: dict[str, float]) -> str:
+    """The setting as one text: ("linear", {"factor": 4.0}) -> "linear factor=4"."""
+    known = parse_scaling(" ".join([kind, *(f"{k}={v}" for k, v in values.items())]))[1]
+    shown = {k: int(v) if v.is_integer() else v for k, v in known.items()}
+    if not shown.get("attention_factor", 1):
+        del shown["attention_factor"]
+    return " ".join([kind, *(f"{k}={v}" for k, v in shown.items())])
+
+
 def scaled_frequencies(
     exponent: "Tensor", theta: float, scaling: str, block_size: int
 ) -> "tuple[Tensor, float]":

@@ -110,7 +110,9 @@ def test_gguf_is_what_its_own_package_reads(dtype):
     assert mine.metadata["tokenizer.ggml.pre"] == "gpt-2"
     up = mine.array("blk.0.ffn_up.weight")
     bound = {"F32": 0, "F16": 1e-3, "Q8_0": 1e-2}[dtype]
-    assert np.abs(up - ours.blocks[0].mlp.up.weight.detach().numpy()).max() <= bound * np.abs(up).max()
+    assert (
+        np.abs(up - ours.blocks[0].mlp.up.weight.detach().numpy()).max() <= bound * np.abs(up).max()
+    )
 
 
 @pytest.mark.parametrize("kind", ["gpt2", "llama"])
@@ -122,7 +124,9 @@ def test_llama_cpp_writes_the_same(kind):
     ids = tok.encode("The quick brown fox")
     assert theirs.tokenize(TEXT.encode(), add_bos=False) == tok.encode(TEXT)
     written = theirs.generate(ids, temp=0.0, repeat_penalty=1.0)
-    assert [next(written) for _ in range(30)] == [int(i) for i in generate(ours, [ids], 30, temperature=0)]
+    assert [next(written) for _ in range(30)] == [
+        int(i) for i in generate(ours, [ids], 30, temperature=0)
+    ]
 
 
 def test_weights_are_read_by_the_package_alone_and_others_may_read_the_file():
@@ -132,7 +136,9 @@ def test_weights_are_read_by_the_package_alone_and_others_may_read_the_file():
     up = state["transformer.h.1.mlp.c_fc.weight"]
     assert torch.equal(up, ours.blocks[1].mlp.up.weight.T)
     assert "lm_head.weight" not in state
-    modes = {stat.S_IMODE(Path("hf", f).stat().st_mode) for f in ("config.json", "model.safetensors")}
+    modes = {
+        stat.S_IMODE(Path("hf", f).stat().st_mode) for f in ("config.json", "model.safetensors")
+    }
     assert len(modes) == 1
 
 
@@ -184,7 +190,9 @@ def test_other_refusals(error_of):
     make_run("runs/a", "gpt2", mlp="gelu", pos="sinusoidal")
     assert "pos='sinusoidal'" in error_of(main, "export", "a", "--to", "hf", "out")
     make_run("runs/b", "gpt2")
-    assert "--type F16 is for gguf" in error_of(main, "export", "b", "--to", "hf", "o", "--type", "F16")
+    assert "--type F16 is for gguf" in error_of(
+        main, "export", "b", "--to", "hf", "o", "--type", "F16"
+    )
     Path("full").mkdir()
     Path("full/file").touch()
     assert "full exists" in error_of(main, "export", "b", "--to", "hf", "full")

@@ -108,6 +108,8 @@ def new_run(path: Path) -> Iterator[Path]:
             os.replace(path, next(old for old in numbered if not old.exists()))
         os.replace(new, path)
     except OSError as e:
+        if e.errno is None:  # it says all itself
+            raise
         raise type(e)(e.errno, e.strerror, str(path)) from None
     finally:
         shutil.rmtree(new, ignore_errors=True)

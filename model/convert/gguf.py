@@ -11,7 +11,7 @@ from model.config import GPTConfig
 from model.convert.gpt2 import config_to_gpt2
 from model.convert.llama import config_to_llama
 from model.convert.names import State, rename
-from model.rope_scaling import ORIGINAL, parse_scaling, scaled_frequencies
+from model.rope_scaling import ORIGINAL, canonical, parse_scaling, scaled_frequencies
 
 COMMON = {
     "token_embd": "tok_emb",
@@ -137,11 +137,11 @@ def scaling_from(metadata: Mapping[str, Any], block_size: int) -> str:
         return ""
     if kind not in ("linear", "yarn"):
         raise ValueError(f"llama.rope.scaling.type={kind!r} is not linear or yarn")
-    scaling = f"{kind} factor={metadata.get('llama.rope.scaling.factor', 1.0)}"
-    if kind == "linear":
-        return scaling
-    original = metadata.get("llama.rope.scaling.original_context_length", block_size)
-    return f"{scaling} {ORIGINAL}={original}"
+    values = {"factor": float(metadata.get("llama.rope.scaling.factor", 1.0))}
+    if kind == "yarn":
+        original = metadata.get("llama.rope.scaling.original_context_length", block_size)
+        values[ORIGINAL] = float(original)
+    return canonical(kind, values)
 
 
 def config_to_gguf(config: GPTConfig) -> tuple[str, dict[str, Any]]:

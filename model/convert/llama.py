@@ -9,7 +9,7 @@ from torch import Tensor
 
 from model.config import GPTConfig
 from model.convert.names import PLAIN, State, from_hf, refuse_others, renamed_values, to_hf
-from model.rope_scaling import KINDS, ORIGINAL, parse_scaling
+from model.rope_scaling import KINDS, ORIGINAL, canonical, parse_scaling
 
 NAMES = {  # Hugging Face's name without "model." -> ours; q, k and v are one matrix here
     "embed_tokens": "tok_emb",
@@ -77,7 +77,7 @@ def scaling_from(rope: Mapping[str, Any], block_size: int) -> str:
     if any(rope[key] is not None for key in odd):
         raise ValueError(f"rope_parameters has {odd[0]}={rope[odd[0]]!r}, which has no counterpart")
     values = {ORIGINAL: block_size, **{k: v for k, v in rope.items() if v is not None}}
-    return " ".join([ours, *(f"{k}={values[k]}" for k in KINDS[ours] if k in values)])
+    return canonical(ours, {k: float(values[k]) for k in KINDS[ours] if k in values})
 
 
 def scaling_to(config: GPTConfig) -> dict[str, Any]:

@@ -19,7 +19,8 @@ TRAIN = f"""example:
 ENCODE = f"""examples:
   echo "Once upon a time" | python -m tok.bpe encode --tokenizer {OUT}
   python -m tok.bpe encode data/tiny.txt --tokenizer {OUT} --bin --out tiny.bin"""
-IMPORT = """example:
+IMPORT = """examples:
+  python -m tok.bpe import tokenizer.json --out tok/mine.json
   python -m tok.bpe import vocab.json merges.txt --out tok/gpt2.json"""
 DECODE = f"""examples:
   echo "79 110 99 101" | python -m tok.bpe decode --tokenizer {OUT}
@@ -110,15 +111,20 @@ def decode(args: argparse.Namespace) -> None:
         out.write(text)
 
 
-def import_gpt2(args: argparse.Namespace) -> None:
-    """GPT-2's two files -> one of ours."""
-    made = BPETokenizer.from_gpt2(args.vocab, args.merges, args.special or ())
+def import_files(args: argparse.Namespace) -> None:
+    """GPT-2's two files, or Hugging Face's tokenizer.json -> one of ours."""
+    if args.merges is None:
+        if args.special:
+            raise ValueError("--special goes with two files; a tokenizer.json names its own")
+        made = BPETokenizer.from_hf(args.vocab)
+    else:
+        made = BPETokenizer.from_gpt2(args.vocab, args.merges, args.special or ())
     made.save(args.out)
     specials = ", ".join(f"{text} is {i}" for text, i in made.special_tokens.items())
     print(f"{args.out}: {made.vocab_size} tokens; {specials or 'none special'}", file=sys.stderr)
 
 
-COMMANDS = {"train": train, "encode": encode, "decode": decode, "import": import_gpt2}
+COMMANDS = {"train": train, "encode": encode, "decode": decode, "import": import_files}
 
 
 def filter_flags(p: argparse.ArgumentParser) -> None:
@@ -149,9 +155,11 @@ def parser() -> Parser:
     p.add_argument("--workers", type=int, help="processes; default: the CPUs, 1 for small files")
     p = commands.add_parser("decode", help="ids -> text", epilog=DECODE)
     filter_flags(p)
-    p = commands.add_parser("import", help="GPT-2's published files -> a tokenizer", epilog=IMPORT)
-    p.add_argument("vocab", metavar="VOCAB.json", help="token -> id")
-    p.add_argument("merges", metavar="MERGES.txt", help="one merge a line, the first learnt first")
+    p = commands.add_parser("import", help="another program's files -> a tokenizer", epilog=IMPORT)
+    p.add_argument("vocab", metavar="FILE.json", help="a tokenizer.json, or GPT-2's vocab.json")
+    p.add_argument(
+        "merges", nargs="?", metavar="MERGES.txt", help="with vocab.json: one merge a line"
+    )
     p.add_argument(
         "--special", action="append", metavar="S", help="further special token, may repeat"
     )

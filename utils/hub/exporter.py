@@ -63,7 +63,9 @@ def new_directory(path: Path) -> Iterator[Path]:
             path.rmdir()
         os.replace(new, path)
     except OSError as e:
-        raise type(e)(e.errno, e.strerror or str(e), str(path)) from None
+        if e.errno is None:  # it says all itself
+            raise
+        raise type(e)(e.errno, e.strerror, str(path)) from None
     finally:
         shutil.rmtree(new, ignore_errors=True)
 

