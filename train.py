@@ -12,7 +12,6 @@ torchrun --nproc_per_node=2 -- train.py --accum 2   # as one process with --accu
 
 from argparse import Namespace
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import partial
 from signal import Signals
 from typing import TYPE_CHECKING, Any
@@ -20,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from tok.cli import Parser
 from tok.cli import run as run_command
 from utils.config import Settings
-from utils.flags import add_settings, settings_of
+from utils.flags import add_settings, overfitting, settings_of
 from utils.reporting.events import Callback
 from utils.runs import run_dir
 from utils.training.budget import ended_by, steps_in_all
@@ -47,9 +46,7 @@ def parse(argv: Sequence[str] | None) -> tuple[Namespace, Settings]:
     base = run_dir(args.run if "run" in args else settings_of(args).train.run) / "config.yaml"
     settings = settings_of(args, base if args.resume and base.exists() else None)
     if args.overfit:
-        s, model = settings.train, replace(settings.model, dropout=0.0, attn_dropout=0.0)
-        own = replace(s, run=f"{s.run.rstrip('/')}-overfit", eval_every=s.steps, patience=0)
-        settings = replace(settings, model=model, train=own)
+        settings = overfitting(settings)
     return args, settings
 
 

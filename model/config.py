@@ -1,22 +1,10 @@
 """What a model is: one frozen dataclass whose fields are the YAML keys, flags and help lines."""
 
-from dataclasses import dataclass, field, fields
-from typing import Any, Literal, get_args
+from dataclasses import dataclass
+from typing import Literal
 
 from model.rope_scaling import parse_scaling
-
-
-def setting(default: Any, help: str) -> Any:
-    """Declare a field with the line of help that the flag, `--help` and the docs show."""
-    return field(default=default, metadata={"help": help})
-
-
-def check_choices(config: Any) -> None:
-    """Raise ValueError for a field of type Literal[...] whose value is not one of its choices."""
-    for f in fields(config):
-        value, choices = getattr(config, f.name), get_args(f.type)
-        if choices and value not in choices:
-            raise ValueError(f"{f.name}={value!r} is not one of {', '.join(map(str, choices))}")
+from model.setting import check_choices, setting
 
 
 @dataclass(frozen=True)
@@ -40,9 +28,7 @@ class GPTConfig:
     bias: bool = setting(True, "add biases in linear layers and LayerNorms")
     pos: Literal["learned", "sinusoidal", "rope", "none"] = setting("learned", "position encoding")
     rope_theta: float = setting(10000.0, "base of RoPE's wavelengths")
-    rope_scaling: str = setting(
-        "", "RoPE for longer texts: linear, ntk, yarn or llama3, as in 'linear factor=4'"
-    )
+    rope_scaling: str = setting("", "RoPE for longer texts: linear, ntk, yarn, llama3 and numbers")
     norm: Literal["layernorm", "rmsnorm"] = setting("layernorm", "normalisation layer")
     norm_eps: float = setting(1e-5, "epsilon of the normalisation layer")
     norm_at: Literal["pre", "post"] = setting(
@@ -104,8 +90,7 @@ class GPTConfig:
                 raise ValueError(f"{name}={getattr(self, name)} must be positive; {usual} is usual")
         if not 0 <= self.emb_conv <= self.block_size:
             raise ValueError(f"emb_conv={self.emb_conv} must be 0 to block_size={self.block_size}")
-        if self.rope_scaling:
-            parse_scaling(self.rope_scaling)
+        parse_scaling(self.rope_scaling)
         self.check_heads()
         if self.pos == "sinusoidal" and self.d_model % 2:
             near = self.d_model + self.n_head  # both are odd

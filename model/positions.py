@@ -11,17 +11,13 @@ def rope_table(
 ) -> tuple[Tensor, Tensor]:
     """Cosines and sines of positions of any shape, (*shape, D/2) each; an int means 0 to that - 1.
 
-    Pair i rotates by theta**(-2i/D) radians per position (RoFormer, eq. 15), or as `scaling` has it
-    for texts of T tokens (`model.rope_scaling`).
+    Pair i rotates by theta**(-2i/D) radians per position (RoFormer, eq. 15), before `scaling`.
     """
     t = torch.arange(positions, device="cpu") if isinstance(positions, int) else positions
     exponent = torch.arange(0, D, 2, device=t.device) / D  # (D/2,)
-    frequency, size = theta**-exponent, 1.0
-    if scaling:
-        frequency, size = scaled_frequencies(exponent, theta, scaling, T)
+    frequency, size = scaled_frequencies(exponent, theta, scaling, T)
     angle = t[..., None].float() * frequency  # (*shape, D/2)
-    cos, sin = angle.cos(), angle.sin()
-    return (cos, sin) if size == 1 else (cos * size, sin * size)
+    return size * angle.cos(), size * angle.sin()
 
 
 def sinusoid(T: int, C: int) -> Tensor:

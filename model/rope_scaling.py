@@ -30,7 +30,12 @@ KINDS: dict[str, dict[str, float | None]] = {  # the keys of each, and their def
 
 
 def parse_scaling(text: str) -> tuple[str, dict[str, float]]:
-    """Read the setting: "linear factor=4" -> ("linear", {"factor": 4.0}). ValueError for others."""
+    """Read the setting: "linear factor=4" -> ("linear", {"factor": 4.0}), "" -> ("", {}).
+
+    Raises ValueError for an unknown kind or key, a number that is missing or makes no sense.
+    """
+    if not text:
+        return "", {}
     kind, *pairs = text.split()
     if kind not in KINDS:
         raise ValueError(f"rope_scaling={text!r}: {kind!r} is not one of {', '.join(KINDS)}")
@@ -65,10 +70,12 @@ def canonical(kind: str, values: dict[str, float]) -> str:
 def scaled_frequencies(
     exponent: "Tensor", theta: float, scaling: str, block_size: int
 ) -> "tuple[Tensor, float]":
-    """Frequencies (D/2,) that were theta**-exponent, and what cosines and sines are multiplied by.
+    """Frequencies (D/2,), theta**-exponent without scaling, and what cosines and sines are times.
 
     exponent (D/2,) is 2i/D of pair i.
     """
+    if not scaling:
+        return theta**-exponent, 1.0
     kind, v = parse_scaling(scaling)
     D, factor, frequency = 2 * len(exponent), v["factor"], theta**-exponent
     if kind == "linear":

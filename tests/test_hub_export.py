@@ -1,4 +1,4 @@
-"""python -m utils.hub export: transformers and llama.cpp read what we write, and we read it back."""
+"""python -m utils.hub export: other programs read what we write, and so do we."""
 
 import json
 import os
@@ -96,7 +96,7 @@ def test_digits_one_by_one_come_back():
 
 @pytest.mark.parametrize("dtype", ["F32", "F16", "Q8_0"])
 def test_gguf_is_what_its_own_package_reads(dtype):
-    ours, tok = make_run("runs/a", "llama")
+    ours, _ = make_run("runs/a", "llama")
     main(["export", "a", "--to", "gguf", "a.gguf", "--type", dtype])
     read = gguf.GGUFReader("a.gguf")
     kinds = {t.name: t.tensor_type.name for t in read.tensors}
@@ -151,9 +151,23 @@ def test_the_card_says_what_is_known(toy_run):
     assert "license: mit" in card
     assert "It started from made here." in card
     eval_script.main(["--run", "my", "--device", "cpu"])
-    flags = "--mlp gelu_tanh --pos learned --bias true --norm layernorm --steps 3 --run gpt".split()
-    import train
+    flags = [
+        "--mlp",
+        "gelu_tanh",
+        "--pos",
+        "learned",
+        "--bias",
+        "true",
+        "--norm",
+        "layernorm",
+        "--steps",
+        "3",
+        "--run",
+        "gpt",
+    ]
     from conftest import TOY
+
+    import train
 
     assert train.main(["--data", "my.txt", *TOY, *flags]) == 0
     eval_script.main(["--run", "gpt", "--device", "cpu"])

@@ -374,8 +374,11 @@ def survives(read, raw, path, header):
             read(path)
         except ValueError as e:
             refused += 1
-            assert str(path) in str(e)
-            assert len(str(e)) < 600, str(e)[:700]
+            said = str(e)
+        else:
+            said = str(path)
+        assert str(path) in said
+        assert len(said) < 600, said[:700]
         assert tracemalloc.get_traced_memory()[1] - before < 20e6
     tracemalloc.stop()
     return refused

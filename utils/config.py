@@ -11,7 +11,8 @@ from typing import Any, Literal, get_args
 import yaml
 
 from model.adapt.lora_config import LoRAConfig
-from model.config import GPTConfig, check_choices, setting
+from model.config import GPTConfig
+from model.setting import check_choices, setting
 from tok import END_OF_TEXT
 from tok.cli import unknown_name
 

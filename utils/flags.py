@@ -117,3 +117,10 @@ def settings_of(args: Namespace, base: Path | None = None) -> Settings:
         name = f"{name}-{run_dir(init).name}" if init else name
         settings = replace(settings, train=replace(settings.train, run=name))
     return settings
+
+
+def overfitting(settings: Settings) -> Settings:
+    """The same for a run of its own that learns one batch by heart: no dropout, one evaluation."""
+    s, model = settings.train, replace(settings.model, dropout=0.0, attn_dropout=0.0)
+    own = replace(s, run=f"{s.run.rstrip('/')}-overfit", eval_every=s.steps, patience=0)
+    return replace(settings, model=model, train=own)

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from model.config import setting
+from model.setting import setting
 
 TARGETS = ("qkv", "proj", "gate", "up", "down")
 
