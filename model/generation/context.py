@@ -37,15 +37,26 @@ class CachedDecoder:
     """Read one token a step, and keep the keys and values of those before it."""
 
     def __init__(
-        self, model: TinyGPT, text: Tensor, lengths: list[int], step: DecodeStep | None = None
+        self,
+        model: TinyGPT,
+        text: Tensor,
+        lengths: list[int],
+        step: DecodeStep | None = None,
+        kept: KVCache | None = None,
     ) -> None:
-        """Read all but the last token of text (B,N); of row i, the last lengths[i] are text."""
+        """Read all but the last token of text (B,N); of row i, the last lengths[i] are text.
+
+        What `kept`, a cache of one row, holds of the text's beginning is not read again.
+        """
         self.model = model
         own = TokenStep(model) if can_step(model) else model.hidden_states
         self.step = step or own
-        self.cache = self.new_cache(len(text), text.device)
         before = [min(n, model.config.block_size) - 1 for n in lengths]
-        self.read(list(range(len(text))), text, before)
+        self.cache = kept or self.new_cache(len(text), text.device)
+        if kept is None:
+            self.read(list(range(len(text))), text, before)
+        else:
+            self.read_on(text[0, -1 - before[0] : -1])
 
     def new_cache(self, B: int, device: torch.device, S: int | None = None) -> KVCache:
         """Make an empty cache of the model's dtype."""
@@ -60,6 +71,12 @@ class CachedDecoder:
             before = [text[i, -1 - n : -1] for i, n in zip(rows, lengths, strict=True)]
             self.model.hidden_states(pad_sequence(before, batch_first=True), part)
         self.cache.paste(rows, part, lengths)
+
+    def read_on(self, ids: Tensor) -> None:
+        """Let the only row hold ids (N,): read what follows the part of them that it holds."""
+        n = self.cache.keep(ids)
+        if n < len(ids):
+            self.model.hidden_states(ids[None, n:], self.cache)
 
     def __call__(self, text: Tensor) -> Tensor:
         """Hidden states (B,C) of the last token of text (B,N), which grows by one a call."""
