@@ -1,0 +1,59 @@
+"""The ways in which sample.py writes: texts, a table, a conversation. Takes its flags; prints."""
+
+from argparse import Namespace
+from collections.abc import Sequence
+from typing import Any
+
+from model import TinyGPT
+from tok import Tokenizer
+from utils.writing.chat import Chat
+from utils.writing.compile import compiled_step
+from utils.writing.tables import alternatives, grid
+from utils.writing.template import ChatTemplate
+from utils.writing.terminal import converse, heading, note, show
+from utils.writing.text import stream_batch, stream_text
+
+
+def write(
+    a: Namespace,
+    model: TinyGPT,
+    tokenizer: Tokenizer,
+    prompts: Sequence[str],
+    end: int | None,
+    template: ChatTemplate | None = None,
+) -> list[str]:
+    """Write as the flags say; gives the texts, prompts included, if it was texts.
+
+    `end` is the id of <|endoftext|> if the model learnt from documents.
+    """
+    rows = 1 if a.show_probs else len(prompts)
+    step = compiled_step(model, rows, note) if a.compile else None
+    settings: dict[str, Any] = {"stops": a.stop, "seed": a.seed, "cache": not a.no_cache}
+    settings |= {"top_p": a.top_p, "min_p": a.min_p, "repetition_penalty": a.repetition_penalty}
+    settings["decode_step"] = step
+    one = {**settings, "temperature": a.temp[0], "top_k": a.top_k[0] or None}
+    if template is not None:
+        chat = Chat(model, tokenizer, template, system=a.system, note=note, **one)
+        converse(lambda said, pace: chat.answer(said, a.steps, pace), echo=False)
+        return []
+    settings["end"] = one["end"] = end
+    if a.interactive:
+        converse(lambda p, pace: stream_text(model, tokenizer, p, a.steps, callback=pace, **one))
+        return []
+    if a.grid:
+        for line in grid(model, tokenizer, prompts, a.steps, a.temp, a.top_k, **settings):
+            print(line, flush=True)
+        return []
+    if a.show_probs:
+        for i, prompt in enumerate(prompts):
+            heading(i + 1, len(prompts))
+            own = {**one, "seed": None if a.seed is None else a.seed + i}
+            for line in alternatives(model, tokenizer, prompt, a.steps, **own):
+                print(line, flush=True)
+        return []
+    written = []
+    texts = stream_batch(model, tokenizer, prompts, a.steps, **one)
+    for i, (prompt, pieces) in enumerate(zip(prompts, texts, strict=True), 1):
+        heading(i, len(prompts))
+        written.append(show(prompt, pieces))
+    return written
