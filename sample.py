@@ -10,15 +10,13 @@ python sample.py --run smollm2 --chat       # a model that came with a chat temp
 
 from argparse import Namespace
 from collections.abc import Sequence
-from contextlib import nullcontext
 
-from model.generation.limits import check_sampling
 from tok.cli import Parser, run
 from utils.runs import latest_run, run_dir
+from utils.writing.checks import check
 from utils.writing.defaults import SAMPLING
-from utils.writing.stops import check_stops
 from utils.writing.template import read_template
-from utils.writing.terminal import bold, note, read_prompts
+from utils.writing.terminal import note, read_prompts
 
 
 def parse(argv: Sequence[str] | None) -> Namespace:
@@ -31,7 +29,7 @@ def parse(argv: Sequence[str] | None) -> Namespace:
     p.add_argument("--prompt", nargs="+", help="texts to go on from, or - for stdin (default none)")
     p.add_argument("--prompt-file", metavar="FILE", help="a file that holds the prompt")
     p.add_argument("--num", type=int, default=1, help="continuations of each prompt (default 1)")
-    p.add_argument("--steps", type=int, help="most tokens to write (default 200; --chat 1000)")
+    p.add_argument("--steps", type=int, help="most tokens to write (default 200; --chat 500)")
     p.add_argument("--stop", nargs="+", default=[], help="strings to end before")
     for flag, name, what in (
         ("--temp", "temperature", "0 = most likely"),
@@ -62,37 +60,8 @@ def parse(argv: Sequence[str] | None) -> Namespace:
         "--lora", nargs="+", choices=("on", "off"), help="write with adapters, without, or both"
     )
     a = p.parse_args(argv)
-    a.steps = a.steps if a.steps is not None else 1000 if a.chat else 200
+    a.steps = a.steps if a.steps is not None else 500 if a.chat else 200
     return a
-
-
-def check(a: Namespace) -> None:
-    """Raise ValueError for flags that make no sense, or not together."""
-    for name in ("num", "steps"):
-        if getattr(a, name) < 1:
-            raise ValueError(f"{name}={getattr(a, name)} must be at least 1")
-    if min(a.top_k) < 0:
-        raise ValueError(f"top_k={min(a.top_k)} must be 0 (every token) or more")
-    if a.seed is not None and not 0 <= a.seed < 2**63:
-        raise ValueError(f"seed={a.seed} must be in [0, 2**63)")
-    for temp in a.temp:
-        check_sampling(temp, None, a.top_p, a.min_p, a.repetition_penalty)
-    for name in ("temp", "top_k"):
-        if len(getattr(a, name)) > 1 and not a.grid:
-            raise ValueError(f"{name}={getattr(a, name)}: several values need --grid")
-    check_stops(a.stop)
-    typed = a.interactive or a.chat
-    if typed and (a.prompt or a.prompt_file or a.num > 1):
-        way = "--chat answers" if a.chat else "--interactive continues"
-        raise ValueError(f"{way} what you type; leave out prompts and --num")
-    if a.system is not None and not a.chat:
-        raise ValueError("--system begins a chat; add --chat")
-    if typed and len(a.lora or ()) > 1:
-        raise ValueError(f"lora={a.lora}: a conversation has one model; give on or off")
-    if a.novelty and (typed or a.grid or a.show_probs):
-        raise ValueError("--novelty judges whole texts; leave out the other way to write")
-    if a.compile and a.no_cache:
-        raise ValueError("--compile compiles a step with the cache; leave out --no-cache")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -106,32 +75,20 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     from data.store import end_id  # here, not above: flags are checked before torch is imported
     from model import few_rows
-    from model.adapt.lora import lora_state, without_lora
     from utils.device import pick_device
     from utils.training.models import load_model
     from utils.writing.novelty import novelty, training_text, training_words
-    from utils.writing.text import start_ids
-    from utils.writing.ways import write
+    from utils.writing.ways import check_adapters, tell_limits, write
 
     device = pick_device(a.device).device
     model, tokenizer, checkpoint = load_model(path, a.ckpt)
-    if a.lora and not lora_state(model):
-        raise ValueError(f"{path} has no adapters; leave out --lora")
+    check_adapters(a, model)
     training = training_text(checkpoint) if a.novelty else None
-    end, T, V = end_id(checkpoint["data"], tokenizer), model.config.block_size, tokenizer.vocab_size
-    n = max(len(start_ids(tokenizer, prompt, end)) for prompt in prompts)
+    end = end_id(checkpoint["data"], tokenizer)
     note(f"{path}/{a.ckpt}.pt, step {checkpoint['step']}, {model.n_params():,} parameters")
-    if n > T:
-        note(f"the prompt has {n} tokens; the model sees the last {T}")
-    if max(a.top_k) > V:
-        note(f"top_k={max(a.top_k)} is more than the vocabulary: all {V} tokens stay")
+    tell_limits(a, model, tokenizer, prompts, end)
     few_rows(model.to(device).eval(), 1 if a.show_probs else len(prompts))
-    written = []
-    for adapters in a.lora or ["on"]:
-        if len(a.lora or ()) > 1:
-            print(bold(f"=== adapters {adapters}"))
-        with without_lora(model) if adapters == "off" else nullcontext():
-            written += write(a, model, tokenizer, prompts, end, template)
+    written = write(a, model, tokenizer, prompts, end, template)
     if training:
         note(str(novelty(written, training_words(training.datasets.values()))))
 

@@ -89,12 +89,11 @@ class KVCache:
     def make_room(self, n: int) -> None:
         """Have slots for n tokens a row, `size` at most."""
         room = self.ids.size(1)
-        if n <= room:
-            return
-        more = min(self.size, max(n, 2 * room)) - room  # doubled: a token is moved once at most
-        self.ids = F.pad(self.ids, (0, more))
-        for store in self.stores:
-            store.hold(F.pad(store.kv, (0, 0, 0, more)))
+        if n > room:  # doubled: a token is moved once at most, all in all
+            more = min(self.size, max(n, 2 * room)) - room
+            self.ids = F.pad(self.ids, (0, more))
+            for store in self.stores:
+                store.hold(F.pad(store.kv, (0, 0, 0, more)))
 
     def open(self, B: int, T: int) -> slice | Tensor:
         """Prepare for T tokens in each of B rows; gives their positions.
@@ -139,8 +138,7 @@ class KVCache:
         Holding 5, 6, 7 and given 5, 6, 8, 9 -> holding 5, 6, and 2.
         """
         n = 0 if self.slid else min(self.lengths[0], len(ids))
-        equal = self.ids[0, :n] == ids[:n]
-        n = int(equal.cumprod(0).sum())
+        n = int((self.ids[0, :n] == ids[:n]).cumprod(0).sum())
         self.lengths, self.slid = [n], False
         return n
 

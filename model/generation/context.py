@@ -53,10 +53,10 @@ class CachedDecoder:
         self.step = step or own
         before = [min(n, model.config.block_size) - 1 for n in lengths]
         self.cache = kept or self.new_cache(len(text), text.device)
-        if kept is None:
-            self.read(list(range(len(text))), text, before)
-        else:
+        if len(text) == 1:
             self.read_on(text[0, -1 - before[0] : -1])
+        else:
+            self.read(list(range(len(text))), text, before)
 
     def new_cache(self, B: int, device: torch.device, S: int | None = None) -> KVCache:
         """Make an empty cache of the model's dtype."""
@@ -86,24 +86,3 @@ class CachedDecoder:
         elif rows:
             self.read(rows, text, [kept_tokens(self.model.config) - 1] * len(rows))
         return self.step(text[:, -1:], self.cache)[:, -1]
-
-
-class UncachedDecoder:
-    """Read all that counts anew at each step: the plain way, to check the other against."""
-
-    def __init__(self, model: TinyGPT, lengths: list[int]) -> None:
-        """Of row i of the text (B,N) the last lengths[i] are text."""
-        self.model = model
-        self.before = [min(n, model.config.block_size) - 1 for n in lengths]
-
-    def __call__(self, text: Tensor) -> Tensor:
-        """Hidden states (B,C) of the last token of text (B,N), which grows by one a call."""
-        c = self.model.config
-        reach = receptive_field(c)
-        stay = reach if c.slides else kept_tokens(c) - 1
-        self.before = [n if n <= reach else stay for n in self.before]
-        rows = [row[-1 - n :] for row, n in zip(text, self.before, strict=True)]
-        x = self.model.hidden_states(pad_sequence(rows, batch_first=True))
-        x = x[torch.arange(len(rows)), self.before]
-        self.before = [n + 1 for n in self.before]
-        return x

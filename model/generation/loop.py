@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 
 from model.generation.cache import KVCache
-from model.generation.context import CachedDecoder, DecodeStep, UncachedDecoder, receptive_field
+from model.generation.context import CachedDecoder, DecodeStep, receptive_field
 from model.generation.limits import check_sampling
 from model.generation.prompts import (
     Prompts,
     Seeds,
+    check_kept,
     ids_in,
     left_padded,
     prompts_of,
@@ -21,6 +22,7 @@ from model.generation.prompts import (
     uniforms,
 )
 from model.generation.sampling import pick_next
+from model.generation.uncached import UncachedDecoder
 from model.gpt import TinyGPT
 
 Callback = Callable[[Tensor, Tensor], object]  # takes ids (B,) and logits (B,V)
@@ -91,16 +93,6 @@ class Texts:
         return ids
 
 
-def check_kept(kept: KVCache, model: TinyGPT, B: int, cache: bool) -> None:
-    """Raise ValueError for a `kept` that is not a cache for one text of this model."""
-    if not cache:
-        raise ValueError("kept is a cache; leave out cache=False")
-    if B != 1 or len(kept.lengths) != 1:
-        raise ValueError(f"{B} prompts, kept has {len(kept.lengths)} rows; both have to be 1")
-    if kept.config != model.config or kept.size != model.config.block_size:
-        raise ValueError("kept is for another model; make it as KVCache(model.config, 1)")
-
-
 def generate(
     model: TinyGPT,
     idx: Prompts,
@@ -147,7 +139,7 @@ def generate(
     if decode_step is not None and not cache:
         raise ValueError("decode_step needs the cache; leave out cache=False")
     if kept is not None:
-        check_kept(kept, model, len(prompts), cache)
+        check_kept(kept, model.config, len(prompts), cache)
     numbers = uniforms(seeds_of(seed, len(prompts)), device)
     stops = sorted({stop} if isinstance(stop, int) else stop or ())
     ends = torch.tensor(stops, device=device) if stops else None

@@ -2,19 +2,39 @@
 
 from argparse import Namespace
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any
 
 from model import TinyGPT
+from model.adapt.lora import lora_state, without_lora
 from tok import Tokenizer
 from utils.writing.chat import Chat
 from utils.writing.compile import compiled_step
 from utils.writing.tables import alternatives, grid
 from utils.writing.template import ChatTemplate
-from utils.writing.terminal import converse, heading, note, show
-from utils.writing.text import stream_batch, stream_text
+from utils.writing.terminal import bold, converse, heading, note, show
+from utils.writing.text import start_ids, stream_batch, stream_text
 
 
-def write(
+def tell_limits(
+    a: Namespace, model: TinyGPT, tokenizer: Tokenizer, prompts: Sequence[str], end: int | None
+) -> None:
+    """Note what of the prompts and flags is more than there is."""
+    T, V = model.config.block_size, tokenizer.vocab_size
+    n = max(len(start_ids(tokenizer, prompt, end)) for prompt in prompts)
+    if n > T:
+        note(f"the prompt has {n} tokens; the model sees the last {T}")
+    if max(a.top_k) > V:
+        note(f"top_k={max(a.top_k)} is more than the vocabulary: all {V} tokens stay")
+
+
+def check_adapters(a: Namespace, model: TinyGPT) -> None:
+    """Raise ValueError for --lora and a model without adapters."""
+    if a.lora and not lora_state(model):
+        raise ValueError(f"lora={' '.join(a.lora)}, but the run has no adapters; leave out --lora")
+
+
+def write_once(
     a: Namespace,
     model: TinyGPT,
     tokenizer: Tokenizer,
@@ -56,4 +76,15 @@ def write(
     for i, (prompt, pieces) in enumerate(zip(prompts, texts, strict=True), 1):
         heading(i, len(prompts))
         written.append(show(prompt, pieces))
+    return written
+
+
+def write(a: Namespace, model: TinyGPT, *args: Any) -> list[str]:
+    """The same with adapters, without them, or both under a heading each, as --lora says."""
+    written = []
+    for adapters in a.lora or ["on"]:
+        if len(a.lora or ()) > 1:
+            print(bold(f"=== adapters {adapters}"))
+        with without_lora(model) if adapters == "off" else nullcontext():
+            written += write_once(a, model, *args)
     return written
