@@ -12,10 +12,10 @@ from argparse import Namespace
 from collections.abc import Sequence
 
 from tok.cli import Parser, run
+from utils.hub.pretrained import read_template
 from utils.runs import latest_run, run_dir
 from utils.writing.checks import check
 from utils.writing.defaults import SAMPLING
-from utils.writing.template import read_template
 from utils.writing.terminal import note, read_prompts
 
 

@@ -23,7 +23,7 @@ ORDER = {  # inside a room: what stands earlier may not import what stands later
     "model": "rope_scaling config norm positions attention gpt generation adapt convert",
     "data": "text hashes download store encode overlap phases loader permutation sampler prepare "
     "mixture plots stories",
-    "utils": "device recipe config runs flags distributed training hub writing reporting bench "
+    "utils": "device recipe config runs flags distributed training writing reporting hub bench "
     "session forecast",
 }
 COMMANDS = {"chaos", "judge", "plot", "tokenizer_report", "settings_table"}  # python -m: on top

@@ -4,10 +4,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from datetime import datetime
-from pathlib import Path
 from typing import Any
-
-from utils.hub.pretrained import read_pretrained
 
 Message = Mapping[str, str]  # role: system, user or assistant; content
 FAULTS = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)  # of its expressions
@@ -74,11 +71,3 @@ class ChatTemplate:
             return self.template.render(**values, **self.tokens)
         except self.faults as e:
             raise ValueError(f"the chat template refuses: {one_line(e)}") from None
-
-
-def read_template(run: Path) -> ChatTemplate:
-    """The chat template that an imported run came with. ValueError for a run that has none."""
-    pretrained = read_pretrained(run)
-    if pretrained is None or pretrained.chat_template is None:
-        raise ValueError(f"{run} has no chat template; --interactive writes on from what you type")
-    return ChatTemplate(pretrained.chat_template, pretrained.bos, pretrained.eos)
