@@ -4,6 +4,7 @@
     python bench.py --only train attention --runs 15
     python bench.py --nanogpt ../nanoGPT        # a checkout of nanoGPT, in the same run
     python bench.py --only tokenizer --peers --text my.txt --vocab 4096
+    python bench.py --run smollm2               # how fast a run writes, beside transformers
     python bench.py --only busy --nanogpt ../nanoGPT    # steps beside 0, 1 and 2 busy programs
     python bench.py --profile runs/trace        # where the time goes, for Perfetto or TensorBoard
 
@@ -27,11 +28,12 @@ EFFORT = ("gflops", "of_matmul", "mfu", "peak_memory")
 BENCHES = {  # name, as in `RACES`: the unit of its rates, what further figures there are
     "train": ("tok/s", EFFORT),
     "write": ("tok/s", ()),
+    "run": ("tok/s", ()),
     "attention": ("tok/s", EFFORT),
     "tokenizer": ("MB/s", ()),
     "busy": ("tok/s", ()),
 }
-USUAL = [name for name in BENCHES if name != "busy"]
+USUAL = [name for name in BENCHES if name not in ("busy", "run")]
 
 
 def short(value: float) -> str:
@@ -68,8 +70,9 @@ def parse(argv: Sequence[str] | None) -> Namespace:
     """Read the flags."""
     p = Parser(prog="bench.py", description=__doc__)
     p.add_argument(
-        "--only", nargs="+", choices=BENCHES, default=USUAL, help="which (default: all but busy)"
+        "--only", nargs="+", choices=[*USUAL, "busy"], help="which (default: all but busy)"
     )
+    p.add_argument("--run", help="measure instead how fast this run writes")
     p.add_argument("--runs", type=int, help="counted rounds; default: 4 seconds of them, 3 to 15")
     p.add_argument("--nanogpt", metavar="DIR", help="a checkout of nanoGPT to measure beside")
     p.add_argument("--peers", action="store_true", help="also tokenizers, tiktoken, transformers")
@@ -81,6 +84,9 @@ def parse(argv: Sequence[str] | None) -> Namespace:
     p.add_argument("--device", default="auto", help="auto, cpu, cuda, mps")
     p.add_argument("--dtype", default="auto", help="auto, float32, bfloat16, float16")
     a = p.parse_args(argv)
+    if a.run and a.only:
+        raise ValueError("--run measures that run alone; leave out --only")
+    a.only = ["run"] if a.run else a.only or USUAL
     if a.runs is not None and a.runs < 1:
         raise ValueError(f"runs={a.runs} must be at least 1")
     if a.nanogpt and not Path(a.nanogpt, "model.py").is_file():

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import bench
+import train
 from utils.bench import limits, profile, races
 from utils.bench.limits import Limits, best_of, card_peak, copy_peak, free_memory, matmul_peak
 from utils.bench.profile import trace
@@ -306,6 +307,26 @@ def test_bench_of_the_tokenizer(toys, capfd, text_file):
     megabytes = text_file.stat().st_size / 1e6
     for row in rows.values():
         assert row["rate"] == pytest.approx(megabytes / (row["ms"] / 1e3))
+
+
+@pytest.mark.parametrize("pos", ["rope", "learned"])
+def test_bench_of_a_run_beside_transformers(toys, toy_run, capfd, monkeypatch, error_of, pos):
+    """LLaMA or GPT-2 with the run's own weights: both write the same tokens."""
+    pytest.importorskip("transformers", reason="needs transformers: pip install -e '.[peers]'")
+    shape = ["--pos", pos, "--norm", "rmsnorm", "--mlp", "swiglu", "--bias", "false"]
+    shape = shape if pos == "rope" else ["--pos", pos, "--mlp", "gelu_tanh", "--bias", "true"]
+    path = toy_run / "config.yaml"
+    again = ["--config", str(path), "--run", "own", "--steps", "1", "--block_size", "24", *shape]
+    assert train.main(again) == 0
+    monkeypatch.setattr(races, "PROMPTS", (3, 12, 40))
+    monkeypatch.setattr(races, "ANSWER", 6)
+    people, found = told(capfd, "--run", "own", "--runs", "2")
+    rows = [(r["bench"], r["work"], r["who"]) for r in found["results"]]
+    who = ("llm-tiny", "transformers")
+    assert rows == [("run", f"6 tokens after {T}", name) for T in (3, 12) for name in who]
+    assert people.count("  both write the same tokens after 12") == 1
+    assert all(r["rate"] == pytest.approx(6e3 / r["ms"]) for r in found["results"])
+    assert "leave out --only" in error_of(bench.main, "--run", "own", "--only", "write")
 
 
 def test_an_mfu_is_told_of_a_named_peak(toys, capfd, monkeypatch):

@@ -177,3 +177,23 @@ def test_the_run_is_named_by_text_and_source(toy_run, other_text):
     own = ["--data", str(other_text), "--init", "my", "--steps", "1", *FREE]
     assert train.main(own) == 0
     assert Path("runs/other-my/last.pt").exists()
+
+
+def test_sample_writes_with_and_without_the_adapters(tune, capfd, error_of, monkeypatch):
+    run = tune("--lora", "4", "--lr", "0.3")
+
+    def told(*flags):
+        capfd.readouterr()
+        assert not sample.main(["--prompt", "the", "--seed", "1", "--temp", "0", *flags])
+        return capfd.readouterr().out
+
+    base, with_them = told("--run", "my"), told("--run", str(run))
+    assert base != with_them
+    assert told("--run", str(run), "--lora", "off") == base
+    assert told("--run", str(run), "--lora", "on") == with_them
+    both = f"=== adapters on\n{with_them}=== adapters off\n{base}"
+    assert told("--run", str(run), "--lora", "on", "off") == both
+    monkeypatch.setattr(sample, "note", lambda text: None)  # on stderr, too
+    assert "no adapters; leave out --lora" in error_of(sample.main, "--run", "my", "--lora", "off")
+    several = ["--run", str(run), "--interactive", "--lora", "on", "off"]
+    assert "a conversation has one model" in error_of(sample.main, *several)

@@ -167,6 +167,67 @@ def test_memory_is_made_once():
     assert cache.full() == [0, 1, 2, 3, 4]
 
 
+@pytest.mark.parametrize("pos", POS)
+@pytest.mark.parametrize("window", [0, 3])
+def test_room_grows_with_the_text(monkeypatch, pos, window):
+    """Zeros for all 8,192 positions of SmolLM2 took 0.4 s at each start; the texts are the same."""
+    m, rows = model(pos=pos, window=window), [[1, 2, 3], [4], [5, 6, 7, 8, 9]]
+    want = written(m, rows, 3 * S, temperature=0)
+    monkeypatch.setattr("model.generation.cache.ROOM", 2)
+    for B in (3, 1):
+        ids, logits = written(m, rows[:B], 3 * S, temperature=0)
+        assert torch.equal(ids, want[0][:B])
+        torch.testing.assert_close(logits, want[1][:B], rtol=1e-5, atol=1e-4)
+    cache = KVCache(m.config, 1)
+    sizes = []
+    with torch.no_grad():
+        for T in (1, 1, 1, 3):
+            m.hidden_states(prompts(B=1, T=T), cache)
+            sizes.append([kv.size(-2) for kv in cache.kv])
+    assert sizes == [[n] * 3 for n in (2, 2, 4, 8)]
+
+
+@pytest.mark.parametrize("pos", POS)
+@pytest.mark.parametrize(("window", "emb_conv"), [(0, 0), (5, 3), (2, 0)])
+def test_a_text_goes_on_from_a_kept_cache(monkeypatch, pos, window, emb_conv):
+    """What a prompt has in common with what was read is not read again, whatever follows."""
+    m = model(pos=pos, window=window, emb_conv=emb_conv, block_size=16)
+    kept, read = KVCache(m.config, 1), []
+    whole = m.hidden_states
+
+    def go_on(text, steps):
+        del read[:]
+        return [int(i) for i in generate(m, [text], steps, temperature=0, kept=kept)]
+
+    def hidden_states(idx, cache=None):
+        read.append(idx.size(1))
+        return whole(idx, cache)
+
+    texts = [[1, 2, 3, 4, 5]]
+    first = [int(i) for i in generate(m, texts, 4, temperature=0)]
+    texts.append([*texts[0], *first, 7, 8])  # the last id drawn is not read yet, nor is 8
+    texts += [[1, 2, 9, 4, 5, 6], [1, 2, 9], [1, 2, 9], [8, 8], [8], [*range(16)] * 2]
+    wants = [[int(i) for i in generate(m, [t], 4, temperature=0)] for t in texts]
+    monkeypatch.setattr(m, "hidden_states", hidden_states)
+    counts = []
+    for text, want in zip(texts, wants, strict=True):
+        assert go_on(text, 4) == want
+        counts.append(sum(read))
+    assert counts[:7] == [4, 2, 3, 0, 0, 1, 0]
+
+
+@pytest.mark.parametrize("window", [0, 3])
+def test_a_kept_text_that_outgrew_the_context_is_read_anew(window):
+    """Slid keys know of tokens that are gone: the same ids alone would give other ones."""
+    m = model(pos="rope", window=window)
+    kept = KVCache(m.config, 1)
+    list(generate(m, [[1, 2, 3]], 2 * S, temperature=0, kept=kept))
+    text = [*kept.ids[0, :2].tolist(), 4]  # shorter than what the last token depends on
+    want = written(m, [text], 5, temperature=0)[1]
+    got = written(m, [text], 5, temperature=0, kept=kept)[1]
+    torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-4)
+
+
 @torch.no_grad()
 def test_a_cache_refuses_what_it_has_no_room_for():
     m = model()

@@ -172,7 +172,7 @@ def test_every_flag_reaches_the_model(toy_run, monkeypatch):
         return load_model(path, ckpt)
 
     monkeypatch.setattr("utils.writing.text.generate", write)
-    monkeypatch.setattr("utils.training.checkpoint.load_model", load)
+    monkeypatch.setattr("utils.training.models.load_model", load)
     flags = ["--temp", "0.7", "--top_k", "9", "--top_p", "0.9", "--min_p", "0.01", "--seed", "5"]
     flags += ["--repetition_penalty", "1.2", "--steps", "3", "--no-cache", "--ckpt", "last"]
     sample.main([*flags, "--prompt", "a", "--device", "cpu"])

@@ -1,17 +1,20 @@
 """Keys and values of the tokens that were read, kept so that no step computes them again.
 
 Letters: B rows, K heads of keys and values, S slots, D = C/H. A slot is a position: row i fills
-its first lengths[i] slots, and a new token goes into the next. It knows nothing of text.
+its first lengths[i] slots, and a new token goes into the next. It knows ids, and nothing of text.
 """
 
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from model.attention import LayerCache
 from model.config import GPTConfig
 from model.positions import rope_table, rotate
+
+ROOM = 256  # slots at first; zeros for a context of 8,192 took longer than 60 tokens of SmolLM2
 
 
 class CacheLayer:
@@ -19,6 +22,10 @@ class CacheLayer:
 
     def __init__(self, cache: "KVCache", kv: Tensor) -> None:
         self.cache = cache
+        self.hold(kv)
+
+    def hold(self, kv: Tensor) -> None:
+        """Have other slots."""
         self.kv = kv
         self.k, self.v = kv
 
@@ -41,10 +48,11 @@ class CacheLayer:
 
 
 class KVCache:
-    """Room for S tokens (default block_size) in each of B rows, made once: a (2,B,K,S,D) a layer.
+    """Up to S tokens (default block_size) in each of B rows: a (2,B,K,S',D) a layer.
 
     `model.hidden_states(idx, cache)` reads idx (B,T) as what follows the tokens that it holds;
-    without gradients, so call it under torch.no_grad or inference_mode.
+    without gradients, so call it under torch.no_grad or inference_mode. There are ROOM slots at
+    first, and twice as many whenever they are full, S in the end.
     """
 
     def __init__(
@@ -60,15 +68,32 @@ class KVCache:
         self.lengths = [0] * B
         self.size = config.block_size if S is None else S
         D = config.d_model // config.n_head
-        shape = 2, B, config.kv_heads, self.size, D  # zeros, since what is masked must be finite
-        self.kv = [torch.zeros(shape, device=device, dtype=dtype) for _ in range(config.n_layer)]
-        self.ids = torch.zeros(B, self.size, dtype=torch.long, device=device)  # for emb_conv alone
-        self.layers: Sequence[LayerCache] = [CacheLayer(self, kv) for kv in self.kv]
+        room = min(self.size, ROOM)
+        shape = 2, B, config.kv_heads, room, D  # zeros, since what is masked must be finite
+        kv = [torch.zeros(shape, device=device, dtype=dtype) for _ in range(config.n_layer)]
+        self.stores = [CacheLayer(self, new) for new in kv]
+        self.layers: Sequence[LayerCache] = self.stores
+        self.ids = torch.zeros(B, room, dtype=torch.long, device=device)  # of the tokens it holds
+        self.slid = False  # whether its keys and values know of tokens that it has no more
         self.rows = torch.arange(B, device=device)
         self.slots = self.rows  # of the new tokens, where the rows' lengths differ
         self.attn_mask: Tensor | None = None  # (B,1,1,S'), the same for all layers
         self.first = 0  # the new tokens attend to slots first to last - 1
         self.last = 0
+
+    @property
+    def kv(self) -> list[Tensor]:
+        """Keys and values of each layer, (2,B,K,S',D)."""
+        return [store.kv for store in self.stores]
+
+    def make_room(self, n: int) -> None:
+        """Have slots for n tokens a row, `size` at most."""
+        room = self.ids.size(1)
+        if n > room:  # doubled: a token is moved once at most, all in all
+            more = min(self.size, max(n, 2 * room)) - room
+            self.ids = F.pad(self.ids, (0, more))
+            for store in self.stores:
+                store.hold(F.pad(store.kv, (0, 0, 0, more)))
 
     def open(self, B: int, T: int) -> slice | Tensor:
         """Prepare for T tokens in each of B rows; gives their positions.
@@ -83,6 +108,7 @@ class KVCache:
             raise ValueError(f"{longest} + {T} tokens exceed {self.size} slots; make room first")
         if n < longest and T > 1:
             raise ValueError(f"{T} tokens a row, of lengths {n} to {longest}; give one at a time")
+        self.make_room(longest + T)
         window = self.config.window or self.size
         self.first = max(0, n + 1 - window)
         self.last = longest + T
@@ -95,15 +121,26 @@ class KVCache:
         return self.slots[:, None]
 
     def remember(self, idx: Tensor) -> Tensor | None:
-        """With emb_conv = n + 1: keep the ids (B,T); gives the n before them, -1 where none is."""
-        n = self.config.emb_conv - 1
-        if n < 1:
+        """Keep the ids (B,T). With emb_conv = n + 1: the n before them, -1 where none is."""
+        n, T = max(0, self.config.emb_conv - 1), idx.size(1)
+        if n == 0 and min(self.lengths) == max(self.lengths):  # the usual case in two calls
+            self.ids.narrow(1, self.lengths[0], T).copy_(idx)
             return None
         first = torch.tensor(self.lengths, device=idx.device)[:, None]
-        slots = first + torch.arange(-n, idx.size(1), device=idx.device)  # (B,n+T)
+        slots = first + torch.arange(-n, T, device=idx.device)  # (B,n+T)
         self.ids.scatter_(1, slots[:, n:], idx)
         before = slots[:, :n]
-        return self.ids.gather(1, before.clamp(min=0)).where(before >= 0, -1)
+        return self.ids.gather(1, before.clamp(min=0)).where(before >= 0, -1) if n else None
+
+    def keep(self, ids: Tensor) -> int:
+        """Of a single row, keep only what the text ids (N,) begins with; gives how many tokens.
+
+        Holding 5, 6, 7 and given 5, 6, 8, 9 -> holding 5, 6, and 2.
+        """
+        n = 0 if self.slid else min(self.lengths[0], len(ids))
+        n = int((self.ids[0, :n] == ids[:n]).cumprod(0).sum())
+        self.lengths, self.slid = [n], False
+        return n
 
     def advance(self, T: int) -> None:
         """Count the T tokens a row that every layer has appended."""
@@ -115,9 +152,11 @@ class KVCache:
 
     def paste(self, rows: list[int], other: "KVCache", lengths: list[int]) -> None:
         """Let these rows hold what another cache holds: of its row i the first lengths[i] slots."""
+        T = max(lengths)
+        self.make_room(T)
         for kv, new in zip(self.kv, other.kv, strict=True):
-            kv[:, rows, :, : other.size] = new
-        self.ids[rows, : other.size] = other.ids
+            kv[:, rows, :, :T] = new[..., :T, :]
+        self.ids[rows, :T] = other.ids[:, :T]
         for row, n in zip(rows, lengths, strict=True):
             self.lengths[row] = n
 
@@ -140,6 +179,7 @@ class KVCache:
                 moved[0] = rotate(moved[0], cos.to(kv), -sin.to(kv))
             kv[:, rows, :, :n] = moved
         self.ids[rows, :n] = self.ids[rows, m:]
+        self.slid = True
         for row in rows:
             self.lengths[row] = n
 

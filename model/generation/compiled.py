@@ -42,6 +42,7 @@ class CompiledStep:
         """Hidden states (B,1,C) of idx (B,1). ValueError if the cache has no room for it."""
         if cache.full():
             raise ValueError(f"rows {cache.full()} of the cache are full; make room first")
+        cache.make_room(cache.size)  # all of it at once: a program for each size takes a minute
         idx = idx.clone(memory_format=torch.contiguous_format)  # other strides: another program
         position = torch.tensor(cache.lengths, device=idx.device)
         x = self.compiled(idx, position, cache.kv, cache.remember(idx))

@@ -37,15 +37,26 @@ class CachedDecoder:
     """Read one token a step, and keep the keys and values of those before it."""
 
     def __init__(
-        self, model: TinyGPT, text: Tensor, lengths: list[int], step: DecodeStep | None = None
+        self,
+        model: TinyGPT,
+        text: Tensor,
+        lengths: list[int],
+        step: DecodeStep | None = None,
+        kept: KVCache | None = None,
     ) -> None:
-        """Read all but the last token of text (B,N); of row i, the last lengths[i] are text."""
+        """Read all but the last token of text (B,N); of row i, the last lengths[i] are text.
+
+        What `kept`, a cache of one row, holds of the text's beginning is not read again.
+        """
         self.model = model
         own = TokenStep(model) if can_step(model) else model.hidden_states
         self.step = step or own
-        self.cache = self.new_cache(len(text), text.device)
         before = [min(n, model.config.block_size) - 1 for n in lengths]
-        self.read(list(range(len(text))), text, before)
+        self.cache = kept or self.new_cache(len(text), text.device)
+        if len(text) == 1:
+            self.read_on(text[0, -1 - before[0] : -1])
+        else:
+            self.read(list(range(len(text))), text, before)
 
     def new_cache(self, B: int, device: torch.device, S: int | None = None) -> KVCache:
         """Make an empty cache of the model's dtype."""
@@ -61,6 +72,12 @@ class CachedDecoder:
             self.model.hidden_states(pad_sequence(before, batch_first=True), part)
         self.cache.paste(rows, part, lengths)
 
+    def read_on(self, ids: Tensor) -> None:
+        """Let the only row hold ids (N,): read what follows the part of them that it holds."""
+        n = self.cache.keep(ids)
+        if n < len(ids):
+            self.model.hidden_states(ids[None, n:], self.cache)
+
     def __call__(self, text: Tensor) -> Tensor:
         """Hidden states (B,C) of the last token of text (B,N), which grows by one a call."""
         rows = self.cache.full()
@@ -69,24 +86,3 @@ class CachedDecoder:
         elif rows:
             self.read(rows, text, [kept_tokens(self.model.config) - 1] * len(rows))
         return self.step(text[:, -1:], self.cache)[:, -1]
-
-
-class UncachedDecoder:
-    """Read all that counts anew at each step: the plain way, to check the other against."""
-
-    def __init__(self, model: TinyGPT, lengths: list[int]) -> None:
-        """Of row i of the text (B,N) the last lengths[i] are text."""
-        self.model = model
-        self.before = [min(n, model.config.block_size) - 1 for n in lengths]
-
-    def __call__(self, text: Tensor) -> Tensor:
-        """Hidden states (B,C) of the last token of text (B,N), which grows by one a call."""
-        c = self.model.config
-        reach = receptive_field(c)
-        stay = reach if c.slides else kept_tokens(c) - 1
-        self.before = [n if n <= reach else stay for n in self.before]
-        rows = [row[-1 - n :] for row, n in zip(text, self.before, strict=True)]
-        x = self.model.hidden_states(pad_sequence(rows, batch_first=True))
-        x = x[torch.arange(len(rows)), self.before]
-        self.before = [n + 1 for n in self.before]
-        return x

@@ -8,11 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from model.generation.context import CachedDecoder, DecodeStep, UncachedDecoder, receptive_field
+from model.generation.cache import KVCache
+from model.generation.context import CachedDecoder, DecodeStep, receptive_field
 from model.generation.limits import check_sampling
 from model.generation.prompts import (
     Prompts,
     Seeds,
+    check_kept,
     ids_in,
     left_padded,
     prompts_of,
@@ -20,6 +22,7 @@ from model.generation.prompts import (
     uniforms,
 )
 from model.generation.sampling import pick_next
+from model.generation.uncached import UncachedDecoder
 from model.gpt import TinyGPT
 
 Callback = Callable[[Tensor, Tensor], object]  # takes ids (B,) and logits (B,V)
@@ -50,6 +53,7 @@ class Plan:
     sampling: dict[str, Any]  # for pick_next
     cache: bool
     decode_step: DecodeStep | None
+    kept: KVCache | None
     callback: Callback | None
 
 
@@ -67,7 +71,7 @@ class Texts:
         if plan.sampling["repetition_penalty"] != 1:
             self.in_context = ids_in(prompts, plan.vocab_size)
         self.decoder = (
-            CachedDecoder(model, self.text, lengths, plan.decode_step)
+            CachedDecoder(model, self.text, lengths, plan.decode_step, plan.kept)
             if plan.cache
             else UncachedDecoder(model, lengths)
         )
@@ -104,6 +108,7 @@ def generate(
     vocab_size: int | None = None,
     cache: bool = True,
     decode_step: DecodeStep | None = None,
+    kept: KVCache | None = None,
     callback: Callback | None = None,
 ) -> Iterator[Tensor]:
     """Yield the next ids (B,), `steps` times, after the prompts idx: (B,T), or B lists of ids.
@@ -116,9 +121,11 @@ def generate(
     block_size is said in `model.generation.context`; `cache=False` reads all that again at each
     step, for the same ids, more slowly. `decode_step(idx, cache)`, say a CompiledStep, gives the
     hidden states (B,1,C) of one token a row; by default a TokenStep, or `model.hidden_states` where
-    that would compute something else (`can_step`). Between two steps the model is in the mode that
-    the caller left it in. Raises ValueError for an empty prompt, ids that the model does not know,
-    or a bad setting.
+    that would compute something else (`can_step`). `kept`, a KVCache(model.config, 1), is for a
+    text that goes on: what it holds of the prompt's beginning is not read again, and afterwards it
+    holds the text but for the last id. Between two steps the model is in the mode that the caller
+    left it in. Raises ValueError for an empty prompt, ids that the model does not know, or a bad
+    setting.
     """
     sampling: dict[str, Any] = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
     sampling |= {"min_p": min_p, "repetition_penalty": repetition_penalty}
@@ -131,10 +138,13 @@ def generate(
         raise ValueError(f"vocab_size={vocab_size} must be from 1 to the model's {V}")
     if decode_step is not None and not cache:
         raise ValueError("decode_step needs the cache; leave out cache=False")
+    if kept is not None:
+        check_kept(kept, model.config, len(prompts), cache)
     numbers = uniforms(seeds_of(seed, len(prompts)), device)
     stops = sorted({stop} if isinstance(stop, int) else stop or ())
     ends = torch.tensor(stops, device=device) if stops else None
-    plan = Plan(steps, vocab_size or V, ends, numbers, sampling, cache, decode_step, callback)
+    how = cache, decode_step, kept, callback
+    plan = Plan(steps, vocab_size or V, ends, numbers, sampling, *how)
     return decode(model, prompts, plan)
 
 

@@ -1,4 +1,4 @@
-"""What each row of a batch starts from: its prompt, checked, and its random numbers."""
+"""What each row of a batch starts from: its prompt, checked, its random numbers, a cache."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -6,6 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from model.config import GPTConfig
+from model.generation.cache import KVCache
 
 Prompts = Tensor | Sequence[Any]  # (B,T), or B rows of ids of any lengths
 Seeds = int | Sequence[int] | None
@@ -31,6 +34,16 @@ def checked(row: Tensor, V: int, idx: Prompts) -> Tensor:
     if bad := [i for i in (int(row.min()), int(row.max())) if not 0 <= i < V]:
         raise ValueError(f"the prompt has id {bad[0]}; the model knows 0 to {V - 1}")
     return row
+
+
+def check_kept(kept: KVCache, config: GPTConfig, B: int, cache: bool) -> None:
+    """Raise ValueError for a `kept` that is not a cache for one text of this model."""
+    if not cache:
+        raise ValueError("kept is a cache; leave out cache=False")
+    if B != 1 or len(kept.lengths) != 1:
+        raise ValueError(f"{B} prompts, kept has {len(kept.lengths)} rows; both have to be 1")
+    if kept.config != config or kept.size != config.block_size:
+        raise ValueError("kept is for another model; make it as KVCache(model.config, 1)")
 
 
 def left_padded(prompts: list[Tensor]) -> Tensor:

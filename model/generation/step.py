@@ -18,7 +18,6 @@ from model.attention import CausalSelfAttention, LayerCache, Rope
 from model.generation.cache import KVCache
 from model.gpt import MLP, Block, TinyGPT, is_plain
 from model.norm import Norm
-from model.positions import rotate
 
 Layer = Callable[[Tensor], Tensor]
 OURS = {TinyGPT, Block, CausalSelfAttention, MLP, Norm, nn.ModuleList, nn.Embedding, nn.Identity}
@@ -60,9 +59,21 @@ def added(layer: nn.Linear) -> Callable[[Tensor, Tensor], Tensor]:
 def normed(norm: Norm) -> Layer:
     """A norm as torch's kernel, if it is one."""
     if norm.kind == "rmsnorm":
-        return norm.forward
+        return lambda x: torch.rms_norm(x, norm.weight.shape, norm.weight, norm.eps)
     how = norm.weight.shape, norm.weight, norm.bias, norm.eps
     return lambda x: torch.layer_norm(x, *how)
+
+
+def rotation(rope: Rope) -> Rope:
+    """RoPE's tables for `rotated`: what the first half is multiplied by, and the second."""
+    cos, sin = rope
+    return torch.cat((cos, sin), -2), torch.cat((-sin, cos), -2)  # (1,2,D/2) or (B,1,2,D/2)
+
+
+def rotated(x: Tensor, first: Tensor, second: Tensor) -> Tensor:
+    """`model.positions.rotate` of x (B,H,1,D) in two products, both halves at once."""
+    a, b = x.view(len(x), x.size(1), 2, -1).split(1, 2)  # (B,H,1,D/2)
+    return torch.addcmul(a * first, b, second).view(x.shape)
 
 
 class StepBlock:
@@ -72,15 +83,13 @@ class StepBlock:
         attn, mlp = block.attn, block.mlp
         self.post, self.heads, self.act = block.post, attn.heads, mlp.act
         self.norm1, self.norm2 = normed(block.norm1), normed(block.norm2)
-        self.qk_norm = (attn.q_norm, attn.k_norm) if attn.qk_norm else None
+        self.qk_norm = (normed(attn.q_norm), normed(attn.k_norm)) if attn.qk_norm else None
         self.qkv, self.add_proj = linear(attn.qkv), added(attn.proj)
         self.gate = None if mlp.gate is None else linear(mlp.gate)
         self.up, self.add_down = linear(mlp.up), added(mlp.down)
-        gqa = attn.heads[0] != attn.heads[1]
-        self.attend = partial(F.scaled_dot_product_attention, enable_gqa=gqa)
 
     def __call__(self, x: Tensor, rope: Rope | None, cache: LayerCache) -> Tensor:
-        """The residual stream x (B,C) after this block; rope is of the token's position."""
+        """The residual stream x (B,C) after this block; rope is the `rotation` of its position."""
         if self.post:
             x = self.norm1(self.add_proj(x, self.heads_of(x, rope, cache)))
             return self.norm2(self.add_down(x, self.hidden(x)))
@@ -90,13 +99,16 @@ class StepBlock:
     def heads_of(self, x: Tensor, rope: Rope | None, cache: LayerCache) -> Tensor:
         """What the heads gather from all that the cache gives, side by side: (B,C) -> (B,C)."""
         H, K, _ = self.heads
-        q, k, v = self.qkv(x).view(len(x), H + 2 * K, 1, -1).split(self.heads, 1)  # (B,H,1,D)
+        qk, v = self.qkv(x).view(len(x), H + 2 * K, 1, -1).split((H + K, K), 1)  # (B,H+K,1,D)
         if self.qk_norm is not None:
-            q, k = self.qk_norm[0](q), self.qk_norm[1](k)
+            q, k = qk.split((H, K), 1)
+            qk = torch.cat((self.qk_norm[0](q), self.qk_norm[1](k)), 1)
         if rope is not None:
-            q, k = rotate(q, *rope), rotate(k, *rope)
+            qk = rotated(qk, *rope)
+        q, k = qk.split((H, K), 1)
         k, v, attn_mask = cache.append(k, v)
-        return self.attend(q, k, v, attn_mask=attn_mask).view(x.shape)
+        q = q.view(len(x), K, H // K, -1)  # heads that share keys are so many queries of these
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=attn_mask).reshape(x.shape)
 
     def hidden(self, x: Tensor) -> Tensor:
         """The MLP's wide layer."""
@@ -145,7 +157,8 @@ class TokenStep:
         """Do the work of a call."""
         positions, before = cache.open(*idx.shape), cache.remember(idx)
         x = self.model.embed(idx, positions, before)[:, 0]
-        rope = self.model.rope(1, positions) if self.model.config.pos == "rope" else None
+        turns = self.model.config.pos == "rope"
+        rope = rotation(self.model.rope(1, positions)) if turns else None
         for block, layer in zip(self.blocks, cache.layers, strict=True):
             x = block(x, rope, layer)
         cache.advance(1)

@@ -8,7 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
+from model import TinyGPT
+from model.convert.gpt2 import config_to_gpt2, gpt2_to_hf
+from model.convert.llama import config_to_llama, llama_to_hf
 from tok import END_OF_TEXT
 from utils.device import Device
 
@@ -75,6 +79,28 @@ class Transformers:
         mask = torch.ones_like(self.prompt)
         how = {"do_sample": True, "top_k": 0, "pad_token_id": 0}
         self.model.generate(self.prompt, attention_mask=mask, max_new_tokens=tokens, **how)
+
+
+class SameInTransformers:
+    """LLaMA or GPT-2 of transformers with the weights of a model of ours, float32."""
+
+    def __init__(self, model: TinyGPT) -> None:
+        hf = importlib.import_module("transformers")
+        if model.config.pos == "rope":
+            peer = hf.LlamaForCausalLM(hf.LlamaConfig(**config_to_llama(model.config)))
+            peer.load_state_dict(llama_to_hf(model.state_dict()))
+        else:
+            peer = hf.GPT2LMHeadModel(hf.GPT2Config(**config_to_gpt2(model.config)))
+            peer.load_state_dict(gpt2_to_hf(model.state_dict()))
+        self.model = peer.to(next(model.parameters()).device).eval()
+
+    def write(self, prompt: Tensor, n: int) -> list[int]:
+        """The n most likely ids, one after the other, after a prompt (1,T), with its cache."""
+        mask, length = torch.ones_like(prompt), {"max_new_tokens": n, "min_new_tokens": n}
+        how = {"do_sample": False, "pad_token_id": 0, "eos_token_id": None}
+        with torch.inference_mode():
+            ids = self.model.generate(prompt, attention_mask=mask, **length, **how)
+        return list(ids[0, prompt.size(1) :].tolist())
 
 
 def learn_with_tokenizers(text: str, vocab: int) -> Any:

@@ -11,18 +11,27 @@ from functools import partial
 from typing import Any
 
 import torch
+from torch import Tensor
 
 import tok
 from data.text import read_text
-from model import few_rows
+from model import TinyGPT, few_rows, generate
 from model.attention import AUTO
 from model.generation.compiled import CompiledStep
 from utils.bench.busy import STEPS, busy_loops, contenders
 from utils.bench.limits import Limits, free_memory
-from utils.bench.peers import NanoGPT, Transformers, learn_with_tokenizers, transformers_installed
+from utils.bench.peers import (
+    NanoGPT,
+    SameInTransformers,
+    Transformers,
+    learn_with_tokenizers,
+    transformers_installed,
+)
 from utils.bench.timing import summary, take_turns
 from utils.bench.workloads import Shape, gpt, peak_of_steps, stepper, writer
 from utils.device import Device
+from utils.runs import run_dir
+from utils.training.models import load_model, merged
 
 SHAPES: dict[str, Shape] = {  # name: (layers, heads, d_model, block_size, batch_size, vocab_size)
     "4x128": (4, 4, 128, 64, 12, 65),
@@ -38,6 +47,7 @@ WRITE: dict[str, tuple[Shape, tuple[int, int]]] = (
     }
 )
 BLOCKS: dict[str, Shape] = {f"{T}": (4, 4, 128, T, 2048 // T, 65) for T in (128, 256, 512, 1024)}
+PROMPTS, ANSWER = (32, 512), 128  # tokens that a run of one's own reads, and then writes
 SECONDS = 4  # of a race, where --runs does not say how long
 
 
@@ -135,6 +145,27 @@ def bench_write(a: Namespace, device: Device, limits: Limits, say: Say) -> Itera
     yield Race("4x128, 32 x 32 tokens", contenders, 32 * 32)
 
 
+def bench_run(a: Namespace, device: Device, limits: Limits, say: Say) -> Iterator[Race]:
+    """A run of one's own writes the likeliest tokens after prompts, beside transformers."""
+    model = few_rows(merged(load_model(run_dir(a.run))[0]).to(device.device)).eval()
+    c, peer = model.config, SameInTransformers(model) if transformers_installed() else None
+    for T in (T for T in PROMPTS if c.block_size >= T + ANSWER):
+        prompt = torch.randint(c.vocab_size, (1, T), generator=torch.Generator().manual_seed(0))
+        prompt = prompt.to(device.device)
+        ours = partial(greedy, model, prompt)
+        contenders: dict[str, Any] = {"llm-tiny": ours}
+        if peer:
+            contenders["transformers"] = partial(peer.write, prompt, ANSWER)
+            same = "the same" if ours() == peer.write(prompt, ANSWER) else "DIFFERENT"
+            say(f"  both write {same} tokens after {T}")
+        yield Race(f"{ANSWER} tokens after {T}", contenders, ANSWER, warmup=1)
+
+
+def greedy(model: TinyGPT, prompt: Tensor) -> list[int]:
+    """The likeliest ids after a prompt (1,T)."""
+    return [int(i) for i in generate(model, prompt, ANSWER, temperature=0)]
+
+
 def bench_attention(a: Namespace, device: Device, limits: Limits, say: Say) -> Iterator[Race]:
     """A training step by either implementation of attention, and its peak memory."""
     say(f"  attn=auto is {AUTO} with this torch")
@@ -181,6 +212,7 @@ def bench_busy(a: Namespace, device: Device, limits: Limits, say: Say) -> Iterat
 RACES = {  # what bench.py takes for --only
     "train": bench_train,
     "write": bench_write,
+    "run": bench_run,
     "attention": bench_attention,
     "tokenizer": bench_tokenizer,
     "busy": bench_busy,

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from tok.files import as_text, replacing
+from utils.writing.template import ChatTemplate
 
 NAME = "pretrained.json"
 VERSION = 1
@@ -46,3 +47,11 @@ def read_pretrained(run: Path) -> Pretrained | None:
         return Pretrained(**values)
     except (ValueError, KeyError, TypeError, AttributeError) as e:
         raise ValueError(f"{path} is damaged ({e}); import the model again") from None
+
+
+def read_template(run: Path) -> ChatTemplate:
+    """The chat template that an imported run came with. ValueError for a run that has none."""
+    pretrained = read_pretrained(run)
+    if pretrained is None or pretrained.chat_template is None:
+        raise ValueError(f"{run} has no chat template; --interactive writes on from what you type")
+    return ChatTemplate(pretrained.chat_template, pretrained.bos, pretrained.eos)

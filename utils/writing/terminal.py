@@ -89,10 +89,11 @@ class Pace:
         return f"{self.tokens} tokens in {seconds:.2f} s, {self.tokens / seconds:,.0f} tok/s"
 
 
-def converse(write: Callable[[str, Pace], Iterable[str]]) -> None:
-    """Continue each line of stdin until it ends; then its pace. Bad input costs one line.
+def converse(write: Callable[[str, Pace], Iterable[str]], *, echo: bool = True) -> None:
+    """Write what follows each line of stdin until it ends; then its pace. Bad input costs one line.
 
-    Ctrl-C ends the text that is being written, or, where a line is awaited, the conversation.
+    With `echo` the line itself is shown before. Ctrl-C ends the text that is being written, or,
+    where a line is awaited, the conversation.
     """
     lines = stdin()
     if isinstance(lines, io.TextIOWrapper):
@@ -104,7 +105,7 @@ def converse(write: Callable[[str, Pace], Iterable[str]]) -> None:
             return
         prompt, pace = line.removesuffix("\n"), Pace()
         try:
-            show(prompt, write(prompt, pace))
+            show(prompt if echo else "", write(prompt, pace))
         except ValueError as e:
             print(f"error: {e}", file=sys.stderr, flush=True)
             continue

@@ -1,0 +1,73 @@
+"""A chat template at work: messages -> text, by jinja2 in a sandbox, as transformers does it."""
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from typing import Any
+
+Message = Mapping[str, str]  # role: system, user or assistant; content
+FAULTS = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)  # of its expressions
+GENERATION = re.compile(r"{%(-?)\s*(end)?generation\s*(-?)%}")  # marks answers for training
+
+
+def to_json(value: Any, ensure_ascii: bool = False, **how: Any) -> str:
+    """JSON, for the filter tojson: jinja's own writes it for HTML."""
+    return json.dumps(value, ensure_ascii=ensure_ascii, **how)
+
+
+def blocks(found: "re.Match[str]") -> str:
+    """{% generation %} as a block that jinja2 knows, and that shows what is in it."""
+    return f"{{%{found[1]} {'endif' if found[2] else 'if true'} {found[3]}%}}"
+
+
+def one_line(error: Exception) -> str:
+    """What an error says, in one line."""
+    return " ".join(str(error).split())[:200] or type(error).__name__
+
+
+class ChatTemplate:
+    """A template, and the special tokens that it may write: `template(messages)` -> text.
+
+    It may come from a stranger: it runs in jinja2's sandbox, sees plain text only, and no name in
+    it begins with two underscores. ValueError for one that does not compile, or without jinja2.
+    """
+
+    def __init__(self, template: str, bos: str | None = None, eos: str | None = None) -> None:
+        try:
+            import jinja2
+            from jinja2.sandbox import ImmutableSandboxedEnvironment as Sandbox
+        except ImportError:
+            cure = "pip install 'llm-tiny[hub]'"
+            raise ValueError(f"a chat template needs the package jinja2: {cure}") from None
+
+        def refuse(message: str) -> None:
+            raise jinja2.TemplateError(message)
+
+        loops = ["jinja2.ext.loopcontrols"]
+        env = Sandbox(trim_blocks=True, lstrip_blocks=True, extensions=loops)
+        env.filters["tojson"] = to_json
+        env.globals["dict"] = lambda *args, **values: dict(*args, **values)  # not the type itself
+        env.globals["raise_exception"] = refuse
+        env.globals["strftime_now"] = lambda how: datetime.now().strftime(how)
+        self.faults: tuple[type[Exception], ...] = (jinja2.TemplateError, *FAULTS)
+        tokens = {"bos_token": bos, "eos_token": eos}
+        self.tokens = {name: token for name, token in tokens.items() if token is not None}
+        try:
+            names = [value for _, kind, value in env.lex(template) if kind == "name"]
+            if any(name.startswith("__") for name in names):
+                raise ValueError("a name begins with '__'")
+            self.template = env.from_string(GENERATION.sub(blocks, template))
+        except self.faults as e:
+            raise ValueError(f"the chat template cannot be used: {one_line(e)}") from None
+
+    def __call__(self, messages: Iterable[Message], *, add_generation_prompt: bool = True) -> str:
+        """The text of messages; with add_generation_prompt, up to where the answer begins.
+
+        Raises ValueError where the template refuses them, or fails.
+        """
+        values = {"messages": list(messages), "add_generation_prompt": add_generation_prompt}
+        try:
+            return self.template.render(**values, **self.tokens)
+        except self.faults as e:
+            raise ValueError(f"the chat template refuses: {one_line(e)}") from None
