@@ -104,12 +104,13 @@ class Session:
 
     def first_model(self) -> tuple[Any, dict[str, str] | None]:
         """A model with random weights, or a pretrained one and, if any, its adapters' base."""
-        data, last = self.data, self.last
-        config = replace(self.settings.model, vocab_size=data.tokenizer.vocab_size)
-        if self.settings.train.init and (last is None or self.settings.lora.lora):
-            sha256 = data.meta["tokenizer_sha256"]
-            return pretrained_model(self.settings, config, sha256, self.device.dtype)
-        if last and self.settings.train.init:  # a pretrained model may have ids that no token has
+        s, last = self.settings, self.last
+        config = replace(s.model, vocab_size=self.data.tokenizer.vocab_size)
+        if s.train.init and (last is None or s.lora.lora):
+            return pretrained_model(
+                s, config, self.data.meta["tokenizer_sha256"], self.device.dtype
+            )
+        if last and s.train.init:  # a pretrained model may have ids that no token has
             config = replace(config, vocab_size=model_config(last).vocab_size)
         return TinyGPT(config), None
 
@@ -140,8 +141,8 @@ class Session:
         self.clock = Clock(parts, log.get("spent", 0.0))
         if dist.is_main:
             tokenizer = self.data.path / "tokenizer.json"
-            origin = [run_dir(s.init) / PRETRAINED] if s.init else []
-            also = [file for file in origin if file.exists()]
+            origin = run_dir(s.init or ".") / PRETRAINED
+            also = [origin] if s.init and origin.exists() else []
             open_run(self.path, self.settings, tokenizer, resume=resume, also=also)
             self.sinks = [
                 MetricsCSV(self.path, state.step, self.mixture.datasets),

@@ -23,10 +23,7 @@ def evaluate(
     device: Device,
     block_size: int = 0,
 ) -> Score:
-    """Score the model on a whole split, in fixed order, each token but the first predicted once.
-
-    By windows of block_size tokens, none of which sees another; 0 = the model's.
-    """
+    """Score a whole split in order, by windows of block_size tokens; 0 = as many as the model's."""
     training, total, count = model.training, 0.0, 0
     model.eval()
     T = block_size or model.config.block_size

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 import tok
 from data.hashes import remembered
@@ -32,12 +33,24 @@ def checkpoint_path(run: Path, which: str) -> Path:
     return run / f"{which}.pt"
 
 
+class NothingDrawn(TorchFunctionMode):
+    """Within it nothing is initialised at random: weights are about to be replaced.
+
+    On the meta device drawing would do nothing, too, but import torch._dynamo first: two seconds.
+    """
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if getattr(func, "__name__", "") in ("normal_", "uniform_", "kaiming_uniform_"):
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **(kwargs or {}))
+
+
 def assembled(kind: str, config: GPTConfig, state: State) -> TinyGPT:
     """A model whose parameters are the very tensors of a state dict: nothing is drawn or copied.
 
     Of learned positions the first block_size count, if the config has fewer than the state.
     """
-    with torch.device("meta"):
+    with torch.device("meta"), NothingDrawn():
         model = MODELS[kind][1](config)
     weights = dict(state)
     if config.pos == "learned":
