@@ -218,6 +218,4 @@ class TrainState:
         """Raise ValueError unless a checkpoint has adapters on our base, or none as we."""
         if (then or {}).get("sha256") != (self.base or {}).get("sha256"):
             what = "adapters on other weights" if then else "no adapters"
-            raise ValueError(
-                f"the checkpoint has {what}; resume with the --init and --lora of then"
-            )
+            raise ValueError(f"the checkpoint has {what}; take its --init and --lora")
