@@ -8,12 +8,15 @@ PROMPT ?= Once upon a time
 export PROMPT # through the environment: a quote in it does no harm
 VOCAB ?= 1000
 TEXT ?= data/tiny.txt
+SOURCE ?= smollm2
+TO ?= hf
+OUT ?= exported
 ARGS ?=
 PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c .ci/constraints.txt
 CODE = tok model data utils tests *.py
 
 .DEFAULT_GOAL = help
-.PHONY: help train sample eval plot sweep bench bpe-train tokenizers format lint test test-slow clean
+.PHONY: help train sample eval plot sweep bench import export bpe-train tokenizers format lint test test-slow clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-10s %s\n", $$1, $$2}'
@@ -22,6 +25,11 @@ $(VENV)/.installed: pyproject.toml .ci/constraints.txt
 	@echo "installing into $(VENV) (once; PyTorch is large)"
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(PIP) -e .
+	@touch $@
+
+$(VENV)/.installed-hub: $(VENV)/.installed
+	@echo "installing what other programs' files need"
+	@$(PIP) -e '.[hub]'
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed
@@ -46,6 +54,12 @@ sweep: $(VENV)/.installed ## try combinations: ARGS="--lr 1e-3 3e-3 --n_layer 2 
 
 bench: $(VENV)/.installed ## tokens per second and memory
 	$(BIN)/python bench.py $(ARGS)
+
+import: $(VENV)/.installed-hub ## a pretrained model becomes a run: SOURCE=smollm2 RUN=smollm2
+	$(BIN)/python -m utils.hub import $(SOURCE) $(if $(RUN),--run $(RUN)) $(ARGS)
+
+export: $(VENV)/.installed-hub ## a run for other programs: RUN=my TO=hf|gguf|peft OUT=exported
+	$(BIN)/python -m utils.hub export $(RUN) --to $(TO) $(OUT) $(ARGS)
 
 bpe-train: $(VENV)/.installed ## train a tokenizer: VOCAB=1000 TEXT=data/tiny.txt
 	$(BIN)/python -m tok.bpe train $(TEXT) --vocab $(VOCAB) --out tok/bpe.json

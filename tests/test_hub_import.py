@@ -544,3 +544,31 @@ def test_without_the_package_or_a_network_the_error_names_it(error_of, monkeypat
 
 def test_families_are_the_same_as_those_that_leave():
     assert set(FAMILIES) == {"gpt2", "llama"}
+
+
+QUANTS = "F32 F16 BF16 Q4_0 Q4_1 Q5_0 Q5_1 Q8_0 Q2_K Q3_K Q4_K Q5_K Q6_K".split()
+
+
+@pytest.mark.parametrize("name", QUANTS)
+def test_each_data_type_is_decoded_as_its_own_package_does(name):
+    kind = gguf.GGMLQuantizationType[name]
+    per, n_bytes = gguf.GGML_QUANT_SIZES[kind]
+    width, r = 512, np.random.default_rng(4)
+    if name in ("F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1"):
+        raw = gguf.quants.quantize(r.normal(size=(3, width)).astype(np.float32), kind)
+    else:  # the package can't write these: any bytes, but scales that are finite
+        raw = r.integers(0, 60, (3, width // per * n_bytes), dtype=np.uint8)
+    writer = gguf.GGUFWriter("q.gguf", "llama")
+    writer.add_tensor("odd", np.ones(7, np.float32))
+    writer.add_tensor("matrix", raw, raw_dtype=kind)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    mine = GGUFFile(Path("q.gguf"))
+    assert mine.tensors["matrix"].shape == (3, width)
+    expected = gguf.quants.dequantize(np.asarray(raw).view(np.uint8) if per > 1 else raw, kind)
+    found = mine.array("matrix")
+    assert found.dtype == np.float32
+    assert np.array_equal(found, np.asarray(expected, np.float32).reshape(3, width))
+    assert name in mine.types()

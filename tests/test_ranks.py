@@ -126,3 +126,31 @@ def test_alone_nothing_is_asked():
     assert wrap_ddp(model, SINGLE, "ddp") is model
     assert apply_fsdp(model, None, SINGLE) is model
     assert not torch.distributed.is_initialized()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals differ")
+def test_two_ranks_fine_tune_as_one_with_twice_the_accumulation(text_file):
+    """From a model that is there, all of it and by adapters; saved by two, resumed by one."""
+    assert train.main(["--data", str(text_file), *TOY, "--run", "base", "--steps", "4"]) == 0
+    flags = ["--data", str(text_file), "--init", "base", "--sample", "0", "--log_every", "1"]
+    flags += ["--device", "cpu", "--dtype", "float32", "--eval_every", "3", "--lr", "3e-3"]
+    flags += ["--min_lr", "3e-3", "--warmup", "0", "--batch_size", "2"]
+    lora = ["--lora", "2"]
+    assert train.main([*flags, "--run", "one", "--accum", "4", "--steps", "6"]) == 0
+    assert train.main([*flags, *lora, "--run", "one-lora", "--accum", "4", "--steps", "6"]) == 0
+    two = [*flags, "--accum", "2"]
+    done, _ = train_on_two(
+        [
+            [*two, "--run", "two", "--steps", "6"],
+            [*two, *lora, "--run", "two-lora", "--steps", "3"],
+            [*flags, "--run", "cut", "--steps", "1000000", "--eval_every", "1000000"],
+        ],
+        "step 1/1000000",
+        signal.SIGTERM,
+    )
+    for _, err, status in done:
+        assert status == 143, err
+    assert train.main(["--run", "two-lora", "--resume", "--steps", "6", "--accum", "4"]) == 0
+    for run in ("", "-lora"):
+        assert train_losses("two" + run) == pytest.approx(train_losses("one" + run), abs=1e-6)
+    assert train_losses("one") != pytest.approx(train_losses("one-lora"), abs=1e-4)

@@ -1,6 +1,7 @@
 """A pretrained model becomes a run: from a Hugging Face directory, a GGUF file, or a package."""
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -285,5 +286,7 @@ def as_run(source: str) -> str:
                 f"{path} is another run; import {source} under a name: utils.hub import"
             )
         return path.name
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:  # of torchrun, each would import it
+        raise ValueError(f"{source} is no run yet; first: python -m utils.hub import {source}")
     import_source(source, path.name)
     return path.name
