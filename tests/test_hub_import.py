@@ -546,7 +546,21 @@ def test_families_are_the_same_as_those_that_leave():
     assert set(FAMILIES) == {"gpt2", "llama"}
 
 
-QUANTS = "F32 F16 BF16 Q4_0 Q4_1 Q5_0 Q5_1 Q8_0 Q2_K Q3_K Q4_K Q5_K Q6_K".split()
+QUANTS = [
+    "F32",
+    "F16",
+    "BF16",
+    "Q4_0",
+    "Q4_1",
+    "Q5_0",
+    "Q5_1",
+    "Q8_0",
+    "Q2_K",
+    "Q3_K",
+    "Q4_K",
+    "Q5_K",
+    "Q6_K",
+]
 
 
 @pytest.mark.parametrize("name", QUANTS)
