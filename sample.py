@@ -85,8 +85,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     check_adapters(a, model)
     training = training_text(checkpoint) if a.novelty else None
     end = end_id(checkpoint["data"], tokenizer)
-    note(f"{path}/{a.ckpt}.pt, step {checkpoint['step']}, {model.n_params():,} parameters")
     tell_limits(a, model, tokenizer, prompts, end)
+    note(f"{path}/{a.ckpt}.pt, step {checkpoint['step']}, {model.n_params():,} parameters")
     few_rows(model.to(device).eval(), 1 if a.show_probs else len(prompts))
     written = write(a, model, tokenizer, prompts, end, template)
     if training:

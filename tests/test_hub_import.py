@@ -243,7 +243,7 @@ ODD = [
     (lambda t: t["added_tokens"][0].update(lstrip=True), "white space"),
     (lambda t: t["model"]["vocab"].pop("Ġfox"), "no id for b' fox'"),
     (lambda t: t["model"]["merges"].append(["a", "b", "c"]), "two tokens"),
-    (lambda t: t.pop("model"), "model"),
+    (lambda t: t.pop("model"), "no 'model'"),
 ]
 
 

@@ -190,8 +190,8 @@ def test_what_hugging_face_lacks_is_refused(base, kwargs, message):
         (LLAMA, {"hidden_act": "relu"}, "hidden_act='relu' has no counterpart"),
         (LLAMA, {"mlp_bias": True}, "mlp_bias=True has no counterpart"),
         (LLAMA, {"head_dim": 8}, "head_dim=8 has no counterpart"),
-        (LLAMA, {"rope_parameters": {"rope_type": "llama3"}}, "rope_type='llama3'"),
-        (LLAMA, {"rope_parameters": None, "rope_scaling": {"type": "linear"}}, "type='linear'"),
+        (LLAMA, {"rope_parameters": {"rope_type": "longrope"}}, "rope_type='longrope'"),
+        (LLAMA, {"rope_parameters": None, "rope_scaling": {"type": "su"}}, "rope_type='su'"),
     ],
 )
 def test_what_tinygpt_lacks_is_refused(base, change, message):

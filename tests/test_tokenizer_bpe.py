@@ -104,7 +104,7 @@ def test_a_small_vocabulary_is_refused_and_a_large_one_stops():
         (lambda t: BPETokenizer.train([""], 300, special_tokens=["a"]), "ordinary"),
         (lambda t: BPETokenizer.train([""], 300, pattern="("), "does not compile"),
         (lambda t: BPETokenizer.train(["a1"], 300, pattern=r"\d"), "skips 'a' at character 0"),
-        (lambda t: BPETokenizer({0: b"a"}, []), "no id for"),
+        (lambda t: BPETokenizer({0: b"a", 1: b"b"}, [(b"a", b"b")]), "no id for b'ab'"),
     ],
 )
 def test_errors_name_the_value(tok, call, says):

@@ -145,7 +145,7 @@ def test_nothing_in_nothing_out(here, monkeypatch):
         ("import v.json a.txt --out o", "a.txt: line 1 is 'Once .* not two tokens"),
         ("import v.json m.txt --out o --special a", "ordinary token"),
         ("import v.json m.txt --out no/o", "no/o: No such file"),
-        ("import v.json", "required: MERGES.txt"),
+        ("import v.json", "needs its MERGES.txt"),
         ("decod", "invalid choice"),
         ("", "required"),
     ],

@@ -67,8 +67,13 @@ def made_by(
 
 def read_hf(path: str | os.PathLike[str]) -> Parts:
     """The parts in a tokenizer.json. ValueError for a part of it that works otherwise than ours."""
-    found = json.loads(read_text(path))
-    model = found["model"]
+    try:
+        found = json.loads(read_text(path))
+    except (ValueError, RecursionError) as e:
+        raise ValueError(f"malformed JSON ({e}); bring back a whole tokenizer.json") from None
+    model = found.get("model") if isinstance(found, dict) else None
+    if not isinstance(model, dict):
+        raise ValueError("no tokenizer.json (no 'model'); a vocab.json needs its MERGES.txt beside")
     if model.get("type", "BPE") != "BPE" or "merges" not in model:
         raise ValueError(
             f"a tokenizer of kind {model.get('type')}; only byte-level BPE can be read"
