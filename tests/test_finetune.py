@@ -82,7 +82,15 @@ def test_without_a_step_adapters_change_nothing(tune, toy_run):
     torch.testing.assert_close(logits(run, "last"), logits(toy_run), atol=1e-7, rtol=0)
 
 
-@pytest.mark.parametrize("flags", [[], ["--lora", "3", "--lora_dropout", "0.2"]])
+@pytest.mark.parametrize(
+    "flags",
+    [
+        [],
+        ["--lora", "3", "--lora_dropout", "0.2"],
+        ["--lora", "3", "--dtype", "bfloat16"],
+        ["--dtype", "bfloat16"],
+    ],
+)
 def test_a_resumed_run_is_equal_to_the_bit(tune, flags):
     own = [*flags, "--cooldown", "0", "--schedule", "trapezoid"]  # the same rate whatever the end
     whole = load_checkpoint(tune(*own, run="whole") / "last.pt")

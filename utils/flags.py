@@ -76,45 +76,50 @@ def started_from(init: str, values: dict[str, Any], n_bytes: int) -> dict[str, A
     return {**shape, "tokenizer": str(run / "tokenizer.json"), **chosen}
 
 
-def settings_of(args: Namespace, base: Path | None = None) -> Settings:
-    """Settings of parsed flags over a config: `args.config`, else `base`, else configs/tiny.yaml.
+def values_of(config: Path, flags: dict[str, Any]) -> tuple[dict[str, Any], str]:
+    """What a config says, with what the text and `init` choose; and the name of the run.
 
-    With another text, `recipe` chooses by its length, and how tiny.yaml's own is read is left out;
-    with init, `started_from` chooses. `base` is the config of a run to go on with: all is in it.
+    For another text than tiny.yaml's, `recipe` chooses by its length, and how tiny.yaml's own is
+    read is left out. With init, `started_from` chooses, and all of tiny.yaml is left out.
     """
-    flags = {name: value for name, value in vars(args).items() if name in FIELDS}
-    config = Path(args.config or base or DEFAULT)
-    values = read_yaml(config)
-    values = own_values(values) if config == base else values
+    values, name = read_yaml(config), config.stem
     default = config.resolve() == DEFAULT.resolve()
     if default and not Path(values["data"]).exists():  # called from another directory
         values["data"] = str(DEFAULT.parent.parent / values["data"])
-    text = Path(flags.get("data", values.get("data", ""))).resolve()
-    other_text = default and (text != Path(values["data"]).resolve() or "mixture" in flags)
-    asked = "steps" in flags or "minutes" in flags  # then it ends when it was told to
-    init = str(flags.get("init", values.get("init", ""))) if config != base else ""
-    chosen: dict[str, Any] = {}
-    if init and default:  # tiny.yaml is for a model that begins at random
-        values = {"data": values["data"]}
-    elif other_text:
-        own = {f.name for f in fields(DataConfig)}
-        values = {k: v for k, v in values.items() if k not in own}
+    own_text, init = values.get("data", ""), str(flags.get("init", values.get("init", "")))
     both = {**values, **flags}
-    n_bytes = text_bytes(str(both.get("data", "")), str(one_line(both.get("mixture", ""))))
+    data, mixture = str(both.get("data", "")), str(one_line(both.get("mixture", "")))
+    other = Path(data).resolve() != Path(own_text).resolve() or "mixture" in flags
+    chosen: dict[str, Any] = {}
+    if default and (other or init):
+        name = name if mixture else Path(data).stem
+        left_out = values.keys() - {"data"} if init else {f.name for f in fields(DataConfig)}
+        values = {k: v for k, v in values.items() if k not in left_out}
     if init:
-        chosen = started_from(init, both, n_bytes)
-        values = {**{k: v for k, v in chosen.items() if not (asked and k in ENDING)}, **values}
-    elif other_text:
-        values |= {k: v for k, v in recipe(n_bytes).items() if not (asked and k in ENDING)}
+        name = f"{name}-{run_dir(init).name}"
+        chosen = started_from(init, {**values, **flags}, text_bytes(data, mixture))
+    elif default and other:
+        chosen = recipe(text_bytes(data, mixture))
+    if "steps" in flags or "minutes" in flags:  # then it ends when it was told to
+        chosen = {k: v for k, v in chosen.items() if k not in ENDING}
+    return ({**chosen, **values} if init else {**values, **chosen}), name
+
+
+def settings_of(args: Namespace, base: Path | None = None) -> Settings:
+    """Settings of parsed flags over a config: `args.config`, else `base`, else configs/tiny.yaml.
+
+    `base` is the config of a run that goes on: all is said there.
+    """
+    flags = {name: value for name, value in vars(args).items() if name in FIELDS}
+    config = Path(args.config or base or DEFAULT)
+    own = config == base
+    values, name = (own_values(read_yaml(config)), config.stem) if own else values_of(config, flags)
     try:
         settings = settings_from(values)  # on its own first, so that an error names the right file
     except ValueError as e:
         raise ValueError(f"{config}: {e}") from None
     settings = settings_from({**values, **flags})
     if not settings.train.run:
-        own_name = (other_text or (init and default)) and not settings.data.mixture
-        name = (Path(settings.data.data) if own_name else config).stem
-        name = f"{name}-{run_dir(init).name}" if init else name
         settings = replace(settings, train=replace(settings.train, run=name))
     return settings
 

@@ -162,4 +162,8 @@ def pretrained_model(
             f"{run} has adapters itself; merge them: python -m utils.hub import --help"
         )
     base = base_of(run)
-    return adapted(base_model(base, config), settings.lora, settings.train.seed, dtype), base
+    model = adapted(base_model(base, config), settings.lora, settings.train.seed, dtype)
+    if dtype == torch.bfloat16:  # most weights are copies now: the file need not stay mapped
+        for p in model.parameters():
+            p.data = p.data.clone()
+    return model, base
