@@ -28,6 +28,7 @@ from utils.training.checkpoint import VERSION as CHECKPOINT
 from utils.training.models import assembled, load_model, merged
 
 PRE = {"gpt-2": "gpt2", "gpt2": "gpt2", "smollm": "gpt2_digits", "default": "gpt2"}
+LONGEST = 1 << 20  # tokens: RoPE's tables take 8 bytes of each pair of a head
 CONTROL, USER = 3, 4  # types of tokens in GGUF that are texts, and not merged
 BASES = {"gpt2": gpt2_from_hf, "llama": llama_from_hf}
 
@@ -152,12 +153,25 @@ def gguf_tokenizer(m: Mapping[str, Any]) -> BPETokenizer:
     return BPETokenizer(*made_by({t: i for i, t in enumerate(tokens)}, merges, specials, pattern))
 
 
+def check_size(config: GPTConfig, state: Mapping[str, Tensor]) -> None:
+    """Raise ValueError for a config that would build something far larger than its weights."""
+    layers = len({name.split(".")[1] for name in state if name.startswith("blocks.")})
+    shape = (config.vocab_size, config.d_model)
+    if layers != config.n_layer or tuple(state["tok_emb.weight"].shape) != shape:
+        found = f"{layers} layers, embeddings {tuple(state['tok_emb.weight'].shape)}"
+        said = f"{config.n_layer} and {shape}"
+        raise ValueError(f"the weights are not what the config says: {found}, not {said}")
+    if config.block_size > LONGEST:
+        raise ValueError(f"block_size={config.block_size} is more than {LONGEST:,}; lower it there")
+
+
 def write_run(path: Path, found: Found) -> None:
     """Make a run of a model: config.yaml, tokenizer.json, best.pt, pretrained.json.
 
     Raises ValueError if the weights are not those of the config, or the tokenizer has more ids.
     """
     config, V = found.config, found.tokenizer.vocab_size
+    check_size(config, found.state)
     if config.vocab_size < V:
         had = f"{config.vocab_size} embeddings"
         raise ValueError(f"the tokenizer has {V} tokens, the model {had}; they do not fit")
