@@ -14,6 +14,7 @@ from model.adapt.lora import add_lora, lora_state
 from model.adapt.lora_config import LoRAConfig
 from model.convert.peft import from_peft, to_peft
 from utils.hub.__main__ import main
+from utils.hub.pretrained import Pretrained, write_pretrained
 from utils.training.checkpoint import load_checkpoint
 from utils.training.models import load_model
 
@@ -93,19 +94,25 @@ TARGETS = {
 TARGETS["llama"].append(["q_proj", "v_proj", "gate_proj", "up_proj", "down_proj"])
 
 
-@pytest.mark.parametrize(
-    ("kind", "targets"), [(kind, names) for kind in KINDS for names in TARGETS[kind]]
-)
-def test_adapters_that_peft_made_compute_the_same_here(kind, targets):
+MORE = {"r": 2, "lora_alpha": 3}
+FIRST_Q = {"rank_pattern": {"model.layers.0.self_attn.q_proj": 4}}
+FIRST_Q["alpha_pattern"] = {"layers.0.self_attn.q_proj": 6}
+MADE = [(kind, names, MORE) for kind in KINDS for names in TARGETS[kind]]
+MADE += [(kind, TARGETS[kind][-1], {"r": 1, "lora_alpha": 1.5}) for kind in KINDS]
+MADE += [(kind, TARGETS[kind][0], {**MORE, "r": 7, "use_rslora": True}) for kind in KINDS]
+MADE += [("llama", ["q_proj", "v_proj"], {**MORE, **FIRST_Q})]
+MADE += [
+    ("gpt2", ["c_attn"], {**MORE, "rank_pattern": {"c_attn": 6}, "alpha_pattern": {"c_attn": 9}})
+]
+
+
+@pytest.mark.parametrize(("kind", "targets", "more"), MADE)
+def test_adapters_that_peft_made_compute_the_same_here(kind, targets, more):
     make_run("runs/base", kind)
     main(["export", "base", "--to", "hf", "hf"])
     base = transformers.AutoModelForCausalLM.from_pretrained("hf").eval()
     config = peft.LoraConfig(
-        r=2,
-        lora_alpha=3,
-        target_modules=targets,
-        fan_in_fan_out=kind == "gpt2",
-        task_type="CAUSAL_LM",
+        target_modules=targets, fan_in_fan_out=kind == "gpt2", task_type="CAUSAL_LM", **more
     )
     theirs = peft.get_peft_model(base, config).eval()
     torch.manual_seed(2)
@@ -122,11 +129,13 @@ def test_adapters_that_peft_made_compute_the_same_here(kind, targets):
         whole = load_model(Path("runs/whole"))[0].eval()
         assert not lora_state(whole)
         close(whole(inputs())[0], expected)
-    main(["export", "mine", "--to", "peft", "again"])  # as they came
-    one = safetensors.load_file("out/adapter_model.safetensors")
-    other = safetensors.load_file("again/adapter_model.safetensors")
-    assert one.keys() == other.keys()
-    assert all(torch.equal(tensor, other[name]) for name, tensor in one.items())
+        main(["export", "mine", "--to", "peft", "again"])  # as they came
+        one = safetensors.load_file("out/adapter_model.safetensors")
+        other = safetensors.load_file("again/adapter_model.safetensors")
+        assert one.keys() == other.keys()
+        assert all(torch.equal(tensor, other[name]) for name, tensor in one.items())
+        base = transformers.AutoModelForCausalLM.from_pretrained("hf").eval()
+        close(peft.PeftModel.from_pretrained(base, "again").eval()(inputs()).logits, expected)
 
 
 def test_merging_a_run_of_ours(adapted):
@@ -158,21 +167,56 @@ def files(adapted):
     return safetensors.load_file("out/adapter_model.safetensors"), said
 
 
-FIRST = "base_model.model.model.layers.0.mlp.up_proj.lora_A.weight"
+LAYER = "base_model.model.model.layers.0."
+FIRST = LAYER + "mlp.up_proj.lora_A.weight"
+Q, V = (f"{LAYER}self_attn.{x}_proj.lora_" for x in "qv")
+
+
+def without(w, module):
+    """Leave out both halves of one adapter."""
+    for half in "AB":
+        w.pop(f"{module}{half}.weight")
+
+
 SPOILED = [
-    (lambda w, c: w.pop(FIRST), "lora_A is in one only"),
+    (lambda w, c: w.pop(FIRST), "layers.0.mlp.up_proj.lora_A.weight is missing"),
+    (lambda w, c: w.pop(Q + "B.weight"), "layers.0.self_attn.q_proj.lora_B.weight is missing"),
+    (lambda w, c: without(w, V), "layers.0.self_attn.v_proj.lora_A.weight is missing"),
+    (lambda w, c: [w.pop(k) for k in list(w) if "k_proj" in k], "target_modules has 'self_attn.k"),
     (lambda w, c: w.update({FIRST.replace("lora_A", "lora_C"): w[FIRST] + 1}), "is no adapter of"),
-    (lambda w, c: w.update({FIRST: w[FIRST][:, :9]}), "must be (r,64)"),
-    (lambda w, c: w.update({FIRST.replace("up_proj", "odd_proj"): w[FIRST] + 1}), "no counterpart"),
+    (lambda w, c: w.update({FIRST[:-7]: w[FIRST] + 1}), "is no adapter of"),
+    (lambda w, c: w.update({FIRST.replace("s.0", "s.2"): w[FIRST] + 1}), "is no adapter of"),
+    (lambda w, c: w.update({FIRST.replace("up_proj", "odd_proj"): w[FIRST] + 1}), "is no adapter"),
+    (
+        lambda w, c: w.update({FIRST: w[FIRST][:, :9]}),
+        "up_proj.lora_A.weight is (3, 9), not (3, 64)",
+    ),
+    (lambda w, c: w.update({V + "A.weight": w[V + "A.weight"][:, :9]}), "is (3, 9), not (3, 64)"),
+    (lambda w, c: w.update({V + "A.weight": w[V + "A.weight"][:2]}), "is (2, 64), not (3, 64)"),
+    (lambda w, c: w.update({Q + "B.weight": w[Q + "B.weight"][:9]}), "is (9, 3), not (64, 3)"),
+    (lambda w, c: c.update(r=2), "is (3, 64), not (2, 64)"),
+    (lambda w, c: c.update(r="3"), "r='3'"),
+    (lambda w, c: c.update(r=2.5), "r=2.5"),
+    (lambda w, c: c.update(lora_alpha=0), "lora_alpha=0"),
+    (lambda w, c: c.update(lora_alpha=float("nan")), "lora_alpha=nan"),
+    (lambda w, c: c.update(lora_alpha=None), "lora_alpha=None"),
+    (lambda w, c: c.pop("r"), "r=None"),
     (lambda w, c: c.update(peft_type="IA3"), "peft_type='IA3'"),
+    (lambda w, c: c.update(task_type="SEQ_CLS"), "task_type='SEQ_CLS'"),
     (lambda w, c: c.update(use_dora=True), "use_dora=True"),
     (lambda w, c: c.update(bias="all"), "bias='all'"),
     (lambda w, c: c.update(modules_to_save=["lm_head"]), "modules_to_save"),
-    (lambda w, c: c.pop("r"), "is damaged"),
+    (lambda w, c: c.update(layers_to_transform=[0]), "layers_to_transform"),
+    (lambda w, c: c.update(init_lora_weights="pissa"), "init_lora_weights='pissa'"),
+    (lambda w, c: c.update(alora_invocation_tokens=[1]), "alora_invocation_tokens"),
+    (lambda w, c: c.update(something_new={"a": 1}), "something_new"),
+    (lambda w, c: c.update(alpha_pattern={"up_proj": 1}), "up_proj counts"),
     (
         lambda w, c: c.update(rank_pattern={"up_proj": 3}, alpha_pattern={"up_proj": 1}),
-        "differently",
+        "up_proj co",
     ),
+    (lambda w, c: c.update(rank_pattern={"(a+)+b": 2}), "rank_pattern has '(a+)+b'"),
+    (lambda w, c: c.update(rank_pattern=[1]), "is damaged"),
 ]
 
 
@@ -190,10 +234,62 @@ def test_what_does_not_fit_is_refused_by_name(spoil, says, files, error_of):
 
 def test_another_base_and_none_are_refused(files, error_of):
     make_run("runs/wide", "llama", d_model=32, n_head=2, n_kv_head=1)
-    assert "not (32,r)" in error_of(main, "import", "out", "--base", "wide", "--run", "b")
+    assert "is (3, 64), not (3, 32)" in error_of(
+        main, "import", "out", "--base", "wide", "--run", "b"
+    )
     assert "name the run that they stand on" in error_of(main, "import", "out", "--run", "b")
     Path("out/adapter_model.safetensors").unlink()
     assert "has no adapter_model" in error_of(main, "import", "out", "--base", "base")
+
+
+def test_a_rank_above_a_side_of_a_matrix_is_refused(error_of):
+    """It became a run that could not be opened."""
+    model, _ = make_run("runs/base", "llama")
+    state = random_adapters(model, LoRAConfig(lora=64, lora_targets="up"))
+    state = {k: torch.cat((t, t), 1 if k.endswith("B") else 0) for k, t in state.items()}
+    weights, said = to_peft(state, LoRAConfig(lora=128, lora_targets="up"), model.config)
+    Path("out").mkdir()
+    safetensors.save_file(dict(weights), "out/adapter_model.safetensors")
+    Path("out/adapter_config.json").write_text(json.dumps(said))
+    error = error_of(main, "import", "out", "--base", "base", "--run", "back")
+    assert "lora=128 is more than 64" in error
+    assert not Path("runs/back").exists()
+
+
+def test_adapters_of_a_model_that_peft_cannot_have_are_refused():
+    model, _ = make_run("runs/base", "llama", mlp="relu2")
+    state = random_adapters(model, LoRAConfig(lora=2))
+    with pytest.raises(ValueError, match="mlp='relu2' has no counterpart"):
+        to_peft(state, LoRAConfig(lora=2), model.config)
+
+
+def test_a_base_is_named_without_the_path_that_it_has_here(adapted):
+    adapted("llama")
+    Path("runs/base/pretrained.json").unlink()
+    Path("runs/my/pretrained.json").unlink()
+    main(["export", "my", "--to", "peft", "plain"])
+    origin = Pretrained(str(Path("runs/base").absolute()), "", "llama", None, None, None)
+    write_pretrained(Path("runs/my"), origin)
+    main(["export", "my", "--to", "peft", "named"])
+    for path in ("plain", "named"):
+        said = json.loads(Path(path, "adapter_config.json").read_text())
+        assert said["base_model_name_or_path"] == "base"
+
+
+def test_blocks_that_differ_in_which_of_q_k_v_learnt_go_out_alike():
+    """By chance each column of the first block's B is of one; the second block's are not."""
+    model, _ = make_run("runs/base", "llama")
+    lora = LoRAConfig(lora=3, lora_targets="qkv")
+    state = random_adapters(model, lora)
+    state["blocks.0.attn.qkv.lora_B"] *= 0
+    for x, rows in enumerate([slice(64), slice(64, 96), slice(96, 128)]):
+        state["blocks.0.attn.qkv.lora_B"][rows, x] = 1.0  # a column each
+    weights, said = to_peft(state, lora, model.config)
+    assert len(weights) == 2 * 3 * 2
+    assert {len(t) for key, t in weights.items() if "lora_A" in key} == {3}
+    assert said["rank_pattern"] == {}
+    back, _ = from_peft(weights, said, model.config)
+    assert all(torch.equal(back[key], tensor) for key, tensor in state.items())
 
 
 @pytest.mark.parametrize("kind", KINDS)

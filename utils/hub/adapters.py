@@ -1,6 +1,6 @@
 """peft's adapters in and out: adapter_config.json and adapter_model.safetensors."""
 
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 
 from model.adapt.lora import add_lora, load_lora, lora_state
@@ -29,7 +29,9 @@ def export_adapters(run: Path, path: Path, which: str = "best") -> None:
     lora = settings_from(own_values(checkpoint["settings"])).lora
     weights, said = to_peft(lora_state(model), lora, model.config)
     origin = read_pretrained(run)
-    name = origin.source.split(",")[0] if origin else Path(base["run"]).name
+    name = origin.source.split(",")[0] if origin else base["run"]
+    if not origin or Path(name).is_absolute():  # a path of this machine helps nobody else
+        name = Path(name).name
     with new_directory(path) as new:
         write_json(new / CONFIG, {**said, "base_model_name_or_path": name})
         write_safetensors(new / WEIGHTS, dict(weights))
@@ -52,7 +54,7 @@ def import_adapters(source: Path, path: Path, base: str | None, merge: bool) -> 
     try:
         said = read_json(source / CONFIG)
         state, lora = from_peft(read_safetensors(source / WEIGHTS), said, model.config)
-        add_lora(model, replace(lora, lora=min(lora.lora, *model.tok_emb.weight.shape)))
+        add_lora(model, lora)
         load_lora(model, state)
     except (KeyError, TypeError) as e:
         raise ValueError(f"{source}: {CONFIG} is damaged ({type(e).__name__}: {e})") from None
