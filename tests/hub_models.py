@@ -6,8 +6,9 @@ import torch
 
 from model import GPTConfig, TinyGPT
 from tok import BPETokenizer
-from utils.hub.importer import Found, write_run
+from utils.hub.importer import write_run
 from utils.hub.pretrained import Pretrained
+from utils.hub.sources import Found
 
 TEXT = "The quick brown fox jumps over the lazy dog, 12345 times. It's what foxes do; isn't it? "
 TEMPLATE = "{% for m in messages %}<|start|>{{ m['role'] }}: {{ m['content'] }}<|end|>{% endfor %}"

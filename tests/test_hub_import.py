@@ -401,7 +401,7 @@ def test_2000_damaged_gguf_headers(tmp_path):
 
 
 def test_2000_damaged_gguf_files_make_no_run(tmp_path):
-    from utils.hub.importer import from_gguf_file
+    from utils.hub.sources import from_gguf_file
 
     raw = small_gguf()
     assert survives(from_gguf_file, raw, tmp_path / "bad.gguf", 3000) > 1000

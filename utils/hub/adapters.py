@@ -8,8 +8,9 @@ from model.convert.peft import from_peft, to_peft
 from utils.config import flat, settings_from
 from utils.flags import own_values
 from utils.hub.exporter import new_directory, write_json
-from utils.hub.importer import Found, read_json, report, write_checkpoint, write_run
+from utils.hub.importer import report, write_checkpoint, write_run
 from utils.hub.pretrained import Pretrained, read_pretrained
+from utils.hub.sources import Found, read_json
 from utils.hub.weights import read_safetensors, write_safetensors
 from utils.runs import run_dir
 from utils.training.models import base_of, load_model, merged

@@ -20,8 +20,8 @@ from tok.bpe.interop import spelt
 from tok.files import replacing
 from utils.hub.card import model_card
 from utils.hub.gguf import package
-from utils.hub.importer import CONTROL, PRE
 from utils.hub.pretrained import Pretrained, read_pretrained
+from utils.hub.sources import CONTROL, PRE
 from utils.hub.weights import write_safetensors
 from utils.training.models import load_model, merged
 
