@@ -1,13 +1,15 @@
 """LoRA's adapters: what they compute, what learns, how they come and go."""
 
+import copy
 import math
 
 import pytest
 import torch
 from hub_models import model as small_model
 
+import model.adapt.few_rows as few_rows_module
 from model import generate
-from model.adapt.few_rows import few_rows
+from model.adapt.few_rows import few_rows, undo
 from model.adapt.lora import (
     LoRALinear,
     adapters,
@@ -20,6 +22,7 @@ from model.adapt.lora import (
     without_lora,
 )
 from model.adapt.lora_config import LoRAConfig
+from model.generation.step import can_step
 
 IDS = torch.tensor([[3, 1, 4, 1, 5, 9, 2, 6], [2, 7, 1, 8, 2, 8, 1, 8]])
 
@@ -159,11 +162,55 @@ def test_it_writes_what_the_merged_model_writes(model):
     assert texts[0] == texts[1] == texts[2]
 
 
-def test_recomputed_activations_give_the_same_gradients(model):
-    add_lora(model, LoRAConfig(lora=2))
+def test_gradients_are_those_of_the_merged_weight(model):
+    """With G = dL/dW, the chain rule on W + s B A gives dL/dB = s G A^T and dL/dA = s B^T G."""
+    spread(add_lora(model, LoRAConfig(lora=3, lora_alpha=4)))
+    merged = merge_lora(copy.deepcopy(model))
+    for m in (model, merged):
+        m.train()(IDS, IDS)[1].backward()
+    for name, layer in adapters(model).items():
+        G, s = merged.get_submodule(name).weight.grad, layer.scale
+        torch.testing.assert_close(layer.lora_B.grad, s * G @ layer.lora_A.T, rtol=1e-3, atol=1e-6)
+        torch.testing.assert_close(layer.lora_A.grad, s * layer.lora_B.T @ G, rtol=1e-3, atol=1e-6)
+
+
+def test_a_step_of_decoding_reads_weights_in_pieces_where_that_is_faster(model, monkeypatch):
+    """It left the layers with adapters alone: a Zen 4 read those in up to 4 times the time."""
+    monkeypatch.setattr("model.adapt.few_rows.faster_cut", lambda layers, rows: True)
+    monkeypatch.setattr("model.adapt.few_rows.NUMEL", 0)
+    spread(add_lora(model, LoRAConfig(lora=4)))
+    expected, state = logits(model), list(model.state_dict())
+    few_rows(model)
+    assert can_step(model)
+    assert all(layer.pieces >= 2 for layer in adapters(model).values())
+    called = []
+    whole = few_rows_module.product
+    monkeypatch.setattr(few_rows_module, "product", lambda *a: called.append(a[2]) or whole(*a))
+    torch.testing.assert_close(logits(model), expected, atol=1e-5, rtol=1e-5)
+    assert len(called) == len(adapters(model)) + 1  # the head, too
+    assert list(model.state_dict()) == state
+    undo(model)
+    assert not any(layer.pieces for layer in adapters(model).values())
+    assert torch.equal(logits(model), expected)
+
+
+def test_taking_adapters_off_rounded_weights_gives_float32(model):
+    """Layers kept weights of bfloat16 and biases of float32, which do not multiply."""
+    before = logits(model)
+    frozen_to(add_lora(model, LoRAConfig(lora=2)), torch.bfloat16)
+    undo_lora(model)
+    assert {p.dtype for p in model.parameters()} == {torch.float32}
+    off = (logits(model) - before).abs().max()
+    assert 0 < off < 0.02 * before.abs().max()
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.5])
+def test_recomputed_activations_give_the_same_gradients(model, dropout):
+    add_lora(model, LoRAConfig(lora=2, lora_dropout=dropout))
     spread(model)
     grads = []
     for again in (False, True):
+        torch.manual_seed(0)
         model.activation_checkpointing = again
         model.zero_grad()
         model.train()(IDS, IDS)[1].backward()
@@ -191,6 +238,7 @@ def test_a_seed_gives_the_same_adapters(model):
         ({"lora": 2, "lora_targets": " "}, "names no layer"),
         ({"lora": 2, "lora_dropout": 1.0}, "lora_dropout=1.0"),
         ({"lora": 2, "lora_alpha": -2}, "lora_alpha=-2"),
+        ({"lora": 2, "lora_alpha": math.nan}, "lora_alpha=nan"),
         ({"lora": 0}, "lora=0 must be a rank"),
     ],
 )

@@ -2,10 +2,11 @@
 
 from collections import defaultdict
 from time import perf_counter
-from typing import TypeVar
+from typing import TypeGuard, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from model.gpt import is_plain
 
@@ -13,6 +14,25 @@ ROWS = 32  # with more, nn.Linear is as fast
 NUMEL = 2**17  # a smaller matrix stays in the processor's cache, where nn.Linear is as fast
 Linear = TypeVar("Linear", bound=nn.Linear)
 Model = TypeVar("Model", bound=nn.Module)
+
+
+def product(x: Tensor, weight: Tensor, pieces: int) -> Tensor:
+    """x W^T of x (rows,in_features), by pieces of the weight in one batched product."""
+    n = len(weight) // pieces
+    whole, rest = weight.split((pieces * n, len(weight) - pieces * n))
+    y = torch.bmm(whole.reshape(pieces, n, weight.size(1)), x.T.expand(pieces, *x.T.shape))
+    y = y.view(pieces * n, len(x))
+    return (torch.cat((y, rest @ x.T)) if len(rest) else y).T
+
+
+def in_pieces(x: Tensor, weight: Tensor, bias: Tensor | None, pieces: int) -> Tensor:
+    """x W^T + b, (...,in_features) -> (...,out_features), in pieces if any and rows are few."""
+    rows = x.numel() // weight.size(1)
+    if not pieces or rows > ROWS or not rows or weight.dtype != torch.float32:
+        return F.linear(x, weight, bias)
+    y = product(x.reshape(rows, weight.size(1)), weight, pieces)
+    y = y if bias is None else y + bias
+    return y.reshape(*x.shape[:-1], len(weight))
 
 
 class FewRowsLinear(nn.Linear):
@@ -27,21 +47,18 @@ class FewRowsLinear(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         """x W^T + b, (...,in_features) -> (...,out_features)."""
-        rows = x.numel() // self.in_features
-        if rows > ROWS or not rows or self.weight.dtype != torch.float32:
-            return super().forward(x)
-        y = self.product(x.reshape(rows, self.in_features))
-        y = y if self.bias is None else y + self.bias
-        return y.reshape(*x.shape[:-1], self.out_features)
+        return in_pieces(x, self.weight, self.bias, self.pieces)
 
-    def product(self, x: Tensor) -> Tensor:
-        """x W^T of x (rows,in_features), by pieces of the weight in one batched product."""
-        n, pieces = self.out_features // self.pieces, self.pieces
-        whole, rest = self.weight.split((pieces * n, self.out_features - pieces * n))
-        columns = x.T.expand(pieces, *x.T.shape)
-        y = torch.bmm(whole.reshape(pieces, n, self.in_features), columns)
-        y = y.view(pieces * n, len(x))
-        return (torch.cat((y, rest @ x.T)) if len(rest) else y).T
+
+class Cuttable(nn.Linear):
+    """A linear layer that does more than its product, which it computes in pieces if told so."""
+
+    pieces = 0
+
+
+def can_cut(layer: nn.Module) -> TypeGuard[nn.Linear]:
+    """Whether the product of a layer may be computed in pieces."""
+    return is_plain(layer) or isinstance(layer, Cuttable)
 
 
 def with_parameters(kind: type[Linear], layer: nn.Linear) -> Linear:
@@ -51,10 +68,15 @@ def with_parameters(kind: type[Linear], layer: nn.Linear) -> Linear:
     return new.train(layer.training)
 
 
+def threads() -> int:
+    """In how many pieces a weight is read: one a thread."""
+    return max(2, torch.get_num_threads())
+
+
 def cut(layer: nn.Linear) -> FewRowsLinear:
-    """The same layer in pieces, one a thread."""
+    """The product of the same layer in pieces."""
     new = with_parameters(FewRowsLinear, layer)
-    new.pieces = max(2, torch.get_num_threads())
+    new.pieces = threads()
     return new
 
 
@@ -65,7 +87,8 @@ def faster_cut(layers: list[nn.Linear], rows: int) -> bool:
     A round reads every weight once, as a token does; a single one would stay in the cache.
     """
     x = torch.zeros(rows, layers[0].in_features, dtype=layers[0].weight.dtype)
-    groups = layers, [cut(layer) for layer in layers]
+    plain = [with_parameters(nn.Linear, layer) for layer in layers]
+    groups = plain, [cut(layer) for layer in layers]
     seconds = []
     for _ in range(3 + 1):  # the first does not count
         for group in groups:
@@ -80,18 +103,22 @@ def faster_cut(layers: list[nn.Linear], rows: int) -> bool:
 def few_rows(model: Model, rows: int = 1) -> Model:
     """Replace the large linear layers of a model on the CPU, in place; gives the model.
 
+    A layer with an adapter stays, and is told to compute the product beside it so.
     Only those of a shape that this machine multiplies faster so, by a measurement with so many
     rows. Parameters and their names stay, results to rounding. `undo` puts nn.Linear back.
     """
     shapes = defaultdict(list)
     for parent in model.modules():
         for name, layer in parent.named_children():
-            if is_plain(layer) and layer.weight.numel() >= NUMEL and layer.weight.is_cpu:
+            if can_cut(layer) and layer.weight.numel() >= NUMEL and layer.weight.is_cpu:
                 shapes[layer.weight.shape].append((parent, name, layer))
     for found in shapes.values():
         if faster_cut([layer for _, _, layer in found], rows):
             for parent, name, layer in found:
-                setattr(parent, name, cut(layer))
+                if isinstance(layer, Cuttable):
+                    layer.pieces = threads()
+                else:
+                    setattr(parent, name, cut(layer))
     return model
 
 
@@ -101,4 +128,6 @@ def undo(model: Model) -> Model:
         for name, layer in list(parent.named_children()):
             if isinstance(layer, FewRowsLinear):
                 setattr(parent, name, with_parameters(nn.Linear, layer))
+            if isinstance(layer, Cuttable):
+                layer.pieces = 0
     return model

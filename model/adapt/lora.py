@@ -13,11 +13,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from model.adapt.few_rows import Cuttable, in_pieces, with_parameters
 from model.adapt.lora_config import LoRAConfig
 from model.gpt import TinyGPT
 
 
-class LoRALinear(nn.Linear):
+class LoRALinear(Cuttable):
     """nn.Linear with an adapter; weight and bias are the replaced layer's own."""
 
     on = True  # whether the adapter counts
@@ -29,11 +30,11 @@ class LoRALinear(nn.Linear):
     def forward(self, x: Tensor) -> Tensor:
         """x (...,in) -> (...,out)."""
         weight = self.weight if self.weight.dtype == x.dtype or autocast(x) else self.weight.to(x)
-        y = F.linear(x, weight, self.bias)
+        y = in_pieces(x, weight, self.bias, self.pieces)
         if not self.on:
             return y
         x = F.dropout(x, self.dropout, self.training) if self.dropout else x
-        return y + self.scale * F.linear(F.linear(x, self.lora_A), self.lora_B)
+        return y + F.linear(self.scale * F.linear(x, self.lora_A), self.lora_B)  # s where it's thin
 
     def product(self) -> Tensor:
         """s B A (out,in), what the adapter adds to the weight."""
@@ -43,13 +44,6 @@ class LoRALinear(nn.Linear):
 def autocast(x: Tensor) -> bool:
     """Whether products with x are cast by autocast."""
     return torch.is_autocast_enabled(x.device.type)
-
-
-def sharing(kind: type[nn.Linear], layer: nn.Linear) -> nn.Linear:
-    """A layer of another kind with the same parameters."""
-    new = kind(layer.in_features, layer.out_features, bias=False, device="meta")
-    new.weight, new.bias = layer.weight, layer.bias
-    return new.train(layer.training)
 
 
 def adapters(model: nn.Module) -> dict[str, LoRALinear]:
@@ -90,11 +84,11 @@ def add_lora(
 
 def adapted(layer: nn.Linear, config: LoRAConfig, generator: torch.Generator | None) -> LoRALinear:
     """The layer with a new adapter."""
-    new = sharing(LoRALinear, layer)
-    assert isinstance(new, LoRALinear)
+    new = with_parameters(LoRALinear, layer)
     r, device = config.lora, layer.weight.device
     bound = 1 / math.sqrt(layer.in_features)  # kaiming_uniform with a = sqrt(5)
-    A = torch.empty(r, layer.in_features).uniform_(-bound, bound, generator=generator)
+    A = torch.empty(r, layer.in_features, device="cpu")  # the same from a seed on any device
+    A.uniform_(-bound, bound, generator=generator)
     new.lora_A = nn.Parameter(A.to(device))
     new.lora_B = nn.Parameter(torch.zeros(layer.out_features, r, device=device))
     new.scale, new.dropout = config.scale, config.lora_dropout
@@ -143,7 +137,11 @@ def without_lora(model: nn.Module) -> Iterator[None]:
 
 
 def frozen_to(model: TinyGPT, dtype: torch.dtype) -> TinyGPT:
-    """Hold the frozen weights of the layers with adapters in another dtype, say bfloat16."""
+    """Hold the frozen weights of the layers with adapters in another dtype, say bfloat16.
+
+    For training under autocast, which rounds them anyway: without it each product makes a float32
+    copy. What is rounded stays so: `undo_lora` and `merge_lora` give float32 of what is left.
+    """
     for layer in adapters(model).values():
         layer.weight = nn.Parameter(layer.weight.detach().to(dtype), requires_grad=False)
     return model
@@ -152,8 +150,10 @@ def frozen_to(model: TinyGPT, dtype: torch.dtype) -> TinyGPT:
 def undo_lora(model: TinyGPT) -> TinyGPT:
     """Take all adapters away, in place, and let all weights be trained again; gives the model."""
     for name, layer in adapters(model).items():
+        if layer.weight.dtype != layer.lora_A.dtype:  # by frozen_to
+            layer.weight = nn.Parameter(layer.weight.detach().to(layer.lora_A.dtype))
         parent, _, own = name.rpartition(".")
-        setattr(model.get_submodule(parent), own, sharing(nn.Linear, layer))
+        setattr(model.get_submodule(parent), own, with_parameters(nn.Linear, layer))
     return model.requires_grad_(True)
 
 

@@ -24,7 +24,7 @@ class LoRAConfig:
             raise ValueError(f"lora={self.lora} must be a rank of 1 or more, or 0 for no adapters")
         if not 0 <= self.lora_dropout < 1:
             raise ValueError(f"lora_dropout={self.lora_dropout} must be in [0, 1)")
-        if self.lora_alpha < 0:
+        if not 0 <= self.lora_alpha < float("inf"):
             raise ValueError(f"lora_alpha={self.lora_alpha} must be positive, or 0 for 2 r")
         if unknown := [name for name in self.targets if name not in TARGETS]:
             known = ", ".join(TARGETS)
