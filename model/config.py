@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from model.rope_scaling import parse_scaling
+from model.rope_scaling import check_scaling
 from model.setting import check_choices, setting
 
 
@@ -90,8 +90,8 @@ class GPTConfig:
                 raise ValueError(f"{name}={getattr(self, name)} must be positive; {usual} is usual")
         if not 0 <= self.emb_conv <= self.block_size:
             raise ValueError(f"emb_conv={self.emb_conv} must be 0 to block_size={self.block_size}")
-        parse_scaling(self.rope_scaling)
         self.check_heads()
+        check_scaling(*self.rope)
         if self.pos == "sinusoidal" and self.d_model % 2:
             near = self.d_model + self.n_head  # both are odd
             raise ValueError(

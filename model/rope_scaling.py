@@ -55,7 +55,27 @@ def parse_scaling(text: str) -> tuple[str, dict[str, float]]:
             raise ValueError(f"rope_scaling={text!r}: {kind} needs {key}")
         if not math.isfinite(value) or (value <= 0 and key != "attention_factor"):
             raise ValueError(f"rope_scaling={text!r}: {key}={value} must be positive")
+    if kind == "llama3" and values["low_freq_factor"] >= values["high_freq_factor"]:
+        raise ValueError(f"rope_scaling={text!r}: high_freq_factor must be above low_freq_factor")
     return kind, {key: float(value) for key, value in both.items() if value is not None}
+
+
+def check_scaling(D: int, theta: float, text: str, block_size: int) -> None:
+    """Raise ValueError as `parse_scaling`, or for heads and a base that a kind has no sense for."""
+    kind, _ = parse_scaling(text)
+    if kind == "yarn" and theta <= 1:
+        raise ValueError(
+            f"rope_theta={theta}: yarn needs waves of different lengths; 10000 is usual"
+        )
+    if kind == "ntk" and D < 4:
+        raise ValueError(f"d_model/n_head={D}: ntk needs two pairs or more, 4 dimensions a head")
+
+
+def longer_base(theta: float, values: dict[str, float], block_size: int, D: int) -> float:
+    """NTK-aware: the base with which the slowest wave takes block_size as it took the original."""
+    factor, original = values["factor"], values[ORIGINAL]
+    longer = factor * max(block_size, original) / original - (factor - 1)
+    return float(theta * longer ** (D / (D - 2)))
 
 
 def canonical(kind: str, values: dict[str, float]) -> str:
@@ -80,10 +100,9 @@ def scaled_frequencies(
     D, factor, frequency = 2 * len(exponent), v["factor"], theta**-exponent
     if kind == "linear":
         return frequency / factor, 1.0
+    if kind == "ntk":
+        return longer_base(theta, v, block_size, D) ** -exponent, 1.0
     original = v[ORIGINAL]
-    if kind == "ntk":  # the slowest wave takes the longer text as it took the shorter
-        longer = factor * max(block_size, original) / original - (factor - 1)
-        return (theta * longer ** (D / (D - 2))) ** -exponent, 1.0
     if kind == "llama3":
         turns = original * frequency / (2 * math.pi)  # that a wave makes in a text of that length
         low, high = v["low_freq_factor"], v["high_freq_factor"]

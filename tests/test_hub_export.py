@@ -207,9 +207,12 @@ def test_other_refusals(error_of):
     assert "--type F16 is for gguf" in error_of(
         main, "export", "b", "--to", "hf", "o", "--type", "F16"
     )
+    error = error_of(main, "export", "b", "--to", "peft", "o", "--type", "F16")
+    assert "--type F16 is for gguf" in error
     Path("full").mkdir()
     Path("full/file").touch()
     assert "full exists" in error_of(main, "export", "b", "--to", "hf", "full")
+    assert "best.pt exists" in error_of(main, "export", "b", "--to", "gguf", "runs/b/best.pt")
     assert "full is a directory" in error_of(main, "export", "b", "--to", "gguf", "full")
     make_run("runs/c", "llama", d_model=40, d_ff=48)
     error = error_of(main, "export", "c", "--to", "gguf", "c.gguf", "--type", "Q8_0")

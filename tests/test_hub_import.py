@@ -217,7 +217,7 @@ def test_digits_split_as_two_steps_of_tokenizers_do():
         assert [w for unit in ours.units(text) for w in ours.words(unit)] == ours.words(text)
 
 
-@pytest.mark.parametrize("pattern", ["gpt2", "gpt2_digits", "none", r"\p{L}+|\P{L}"])
+@pytest.mark.parametrize("pattern", ["gpt2", "gpt2_digits", "llama3", "none", r"\p{L}+|\P{L}"])
 def test_tokenizer_json_comes_back_as_it_was(pattern, tmp_path):
     ours = tokenizer(pattern)
     ours.save_hf(tmp_path / "t.json")
@@ -282,6 +282,9 @@ DAMAGED = [
     (lambda p: (p / "config.json").unlink(), "no config.json"),
     (lambda p: (p / "config.json").write_text("{"), "no JSON"),
     (lambda p: hf_config(model_type="mamba"), "model_type='mamba' is not gpt2 or llama"),
+    (lambda p: hf_config(model_type="mistral"), "it is llama with a sliding window"),
+    (lambda p: hf_config(num_attention_heads=0), "theirs/config.json"),
+    (lambda p: hf_config(rms_norm_eps="x"), "norm_eps='x' is no number"),
     (lambda p: hf_config(head_dim=24), "head_dim=24"),
     (lambda p: hf_config(hidden_act="relu2"), "hidden_act='relu2'"),
     (lambda p: hf_config(num_hidden_layers=3), "not what the config says"),
@@ -312,6 +315,13 @@ def test_a_missing_shard_is_named(error_of):
     gone = sorted(path.glob("model-*.safetensors"))[1]
     gone.unlink()
     assert f"{gone} is missing" in error_of(main, "import", "theirs", "--run", "mine")
+
+
+def test_a_shard_elsewhere_is_refused(error_of):
+    path = save(peer("llama"), max_shard_size="50KB")
+    table = path / "model.safetensors.index.json"
+    table.write_text(table.read_text().replace("model-00002-of", "../model-00002-of"))
+    assert "names a file elsewhere: ../model" in error_of(main, "import", "theirs", "--run", "mine")
 
 
 def test_nothing_is_there(error_of):
@@ -589,3 +599,12 @@ def test_each_data_type_is_decoded_as_its_own_package_does(name):
     assert found.dtype == np.float32
     assert np.array_equal(found, np.asarray(expected, np.float32).reshape(3, width))
     assert name in mine.types()
+
+
+def test_what_a_killed_import_left_is_no_run():
+    from utils.runs import latest_run
+
+    make_run("runs/a", "gpt2")
+    shutil.copytree("runs/a", "runs/.b.1.tmp")
+    os.utime("runs/.b.1.tmp/best.pt", (2e9, 2e9))
+    assert latest_run() == Path("runs/a")

@@ -238,6 +238,9 @@ def test_another_base_and_none_are_refused(files, error_of):
         main, "import", "out", "--base", "wide", "--run", "b"
     )
     assert "name the run that they stand on" in error_of(main, "import", "out", "--run", "b")
+    assert "than the base" in error_of(main, "import", "out", "--base", "base", "--run", "base")
+    merged = "import", "my", "--merge", "--run", "base"
+    assert "which the adapters need" in error_of(main, *merged)
     Path("out/adapter_model.safetensors").unlink()
     assert "has no adapter_model" in error_of(main, "import", "out", "--base", "base")
 

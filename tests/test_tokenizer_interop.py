@@ -68,7 +68,7 @@ def mixed(n, seed=0):
     return "".join(out)
 
 
-@pytest.fixture(scope="module", params=["gpt2", "gpt4", "none", r" ?\w+|\s+|[^\w\s]"])
+@pytest.fixture(scope="module", params=["gpt2", "gpt4", "llama3", "none", r" ?\w+|\s+|[^\w\s]"])
 def trained(request):
     text = mixed(30_000, seed=1).replace(END, "")
     return BPETokenizer.train([text], 900, special_tokens=[END, "<|pad|>"], pattern=request.param)

@@ -14,7 +14,7 @@ from tok.special import special_parts
 AWKWARD = "aZé漢1²½ \t\n\r\x0b\x1c\x85\xa0\u2028\u3000'sſtl\u0301_-,.!🙂\u200d\u05d0\u0627\0"
 texts = st.text(st.sampled_from(AWKWARD), max_size=40) | st.text(max_size=40)
 ascii_texts = st.text(st.characters(max_codepoint=127), max_size=40)
-named = pytest.mark.parametrize("name", ["gpt2", "gpt4"])
+named = pytest.mark.parametrize("name", ["gpt2", "gpt2_digits", "gpt4", "llama3"])
 
 
 @named
@@ -87,7 +87,7 @@ def test_a_pattern_of_your_own():
     [
         (r"[a-z]+", "ab1c", r"skips '1' at character 2; .*\|\\s\+\|\\S"),
         (r"[a-z]+", "ab ", r"skips ' ' at character 2"),
-        (r"[a-z", "", r"does not compile: .* gpt2, gpt2_digits, gpt4, none"),
+        (r"[a-z", "", r"does not compile: .* gpt2, gpt2_digits, gpt4, llama3, none"),
     ],
 )
 def test_a_bad_pattern_says_where(pattern, text, says):

@@ -28,7 +28,7 @@ def run_dir(name: str) -> Path:
 def latest_run(root: str = "runs") -> Path:
     """Find the run whose checkpoint is newest. Raises ValueError if no run has one."""
     found = [p for name in ("best.pt", "last.pt") for p in Path(root).glob(f"*/{name}")]
-    found = [p for p in found if not re.search(r"-overfit(-\d+)?$", p.parent.name)]
+    found = [p for p in found if not re.search(r"^\.|-overfit(-\d+)?$", p.parent.name)]
     if not found:
         raise ValueError(f"no run with a checkpoint under {root}/; train one: python train.py")
     return max(found, key=lambda p: p.stat().st_mtime).parent

@@ -11,6 +11,7 @@ from typing import Any
 from model.config import GPTConfig
 from model.convert.gpt2 import config_from_gpt2, config_to_gpt2, gpt2_from_hf, gpt2_to_hf
 from model.convert.llama import config_from_llama, config_to_llama, llama_from_hf, llama_to_hf
+from model.convert.names import refuse_kind
 
 __all__ = [
     "config_from_hf",
@@ -28,9 +29,8 @@ def config_from_hf(hf: Mapping[str, Any]) -> GPTConfig:
 
     Raises ValueError for another kind of model, or a part of it that TinyGPT has no flag for.
     """
-    kind = hf.get("model_type")
-    if kind not in CONFIG_FROM:
-        raise ValueError(f"model_type={kind!r} is not {' or '.join(CONFIG_FROM)}")
+    kind: Any = hf.get("model_type")
+    refuse_kind("model_type", kind, CONFIG_FROM)
     return CONFIG_FROM[kind](hf)
 
 

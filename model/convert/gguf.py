@@ -1,6 +1,7 @@
 """GGUF's weights and metadata in our names, and back: what llama.cpp calls llama and gpt2."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -10,7 +11,7 @@ from torch import Tensor
 from model.config import GPTConfig
 from model.convert.gpt2 import config_to_gpt2
 from model.convert.llama import config_to_llama
-from model.convert.names import State, rename
+from model.convert.names import State, refuse_kind, rename
 from model.rope_scaling import ORIGINAL, canonical, parse_scaling, scaled_frequencies
 
 COMMON = {
@@ -41,6 +42,19 @@ LLAMA = {  # the same, for llama alone
     "rope.freq_base": "rope_theta",
 }
 EPS = "attention.layer_norm_epsilon"
+OTHERS = (  # keys that are read by themselves, or that say nothing about what is computed
+    "vocab_size",
+    "tensor_data_layout",
+    "rope.dimension_count",
+    "rope.scaling.type",
+    "rope.scaling.factor",
+    "rope.scaling.original_context_length",
+    "rope.scaling.finetuned",
+    "attention.key_length",
+    "attention.value_length",
+    "expert_count",
+    "expert_used_count",
+)
 FREQS = "rope_freqs.weight"
 
 
@@ -101,15 +115,22 @@ def slower(config: GPTConfig) -> Tensor:
     return theta**-exponent / scaled_frequencies(exponent, theta, scaling, T)[0]
 
 
+def refuse_keys(metadata: Mapping[str, Any], arch: str, known: Collection[str]) -> None:
+    """Raise ValueError for a key of the architecture that is not known: it may change the model."""
+    keys = [key for key in metadata if key.startswith(f"{arch}.")]
+    if odd := sorted(key for key in keys if key.removeprefix(f"{arch}.") not in known):
+        raise ValueError(f"{odd[0]}={metadata[odd[0]]!r}, which TinyGPT has no flag for")
+
+
 def config_from_gguf(metadata: Mapping[str, Any], vocab_size: int) -> GPTConfig:
     """Read what a GGUF file says of its model. ValueError for what TinyGPT has no flag for.
 
     Whether the head is tied and there are biases, the tensors tell: the caller replaces these.
     """
-    arch = metadata.get("general.architecture")
-    if arch not in NAMES:
-        raise ValueError(f"architecture {arch!r} is not {' or '.join(NAMES)}, which we have")
+    arch: Any = metadata.get("general.architecture")
+    refuse_kind("architecture", arch, NAMES)
     keys = {**KEYS, **(LLAMA if arch == "llama" else {EPS: "norm_eps"})}
+    refuse_keys(metadata, arch, {*keys, *OTHERS})
     values = {
         ours: metadata[f"{arch}.{k}"] for k, ours in keys.items() if f"{arch}.{k}" in metadata
     }
@@ -119,11 +140,11 @@ def config_from_gguf(metadata: Mapping[str, Any], vocab_size: int) -> GPTConfig:
         raise ValueError("the layers differ in shape, which TinyGPT has no flag for")
     if arch == "gpt2":
         return GPTConfig(vocab_size=vocab_size, **values, mlp="gelu_tanh")
-    D = values["d_model"] // values["n_head"]
+    D = values["d_model"] // max(values["n_head"], 1)
     for key in ("rope.dimension_count", "attention.key_length", "attention.value_length"):
         if metadata.get(f"llama.{key}", D) != D:
             raise ValueError(f"llama.{key}={metadata[f'llama.{key}']} is not {D}, d_model / n_head")
-    if "llama.expert_count" in metadata:
+    if metadata.get("llama.expert_count"):
         raise ValueError("a mixture of experts, which TinyGPT has no flag for")
     scaling = scaling_from(metadata, values["block_size"])
     fixed: dict[str, Any] = {"pos": "rope", "norm": "rmsnorm", "mlp": "swiglu", "bias": False}
@@ -142,6 +163,24 @@ def scaling_from(metadata: Mapping[str, Any], block_size: int) -> str:
         original = metadata.get("llama.rope.scaling.original_context_length", block_size)
         values[ORIGINAL] = float(original)
     return canonical(kind, values)
+
+
+def with_slower(config: GPTConfig, factors: Tensor) -> GPTConfig:
+    """The config with LLaMA 3's scaling, which GGUF keeps as a tensor (D/2,) of factors.
+
+    ValueError unless they are those of a setting, as llama.cpp writes it or as the config has it.
+    """
+    most = float(factors.max()) if factors.numel() else 0.0
+    values = {"factor": round(most, 4), "low_freq_factor": 1.0, "high_freq_factor": 4.0}
+    texts = [config.rope_scaling] if config.rope_scaling else []
+    if not texts and math.isfinite(most) and most > 0:
+        texts = [canonical("llama3", {**values, ORIGINAL: float(1 << n)}) for n in range(4, 21)]
+    for text in texts:
+        known = replace(config, rope_scaling=text)
+        ours = slower(known)
+        if ours.shape == factors.shape and torch.allclose(ours, factors, rtol=1e-5):
+            return known
+    raise ValueError(f"{FREQS} is not what LLaMA 3's scaling gives")
 
 
 def config_to_gguf(config: GPTConfig) -> tuple[str, dict[str, Any]]:

@@ -32,7 +32,9 @@ KEYS = {  # key of config.json -> ours
     "layer_norm_epsilon": "norm_eps",
     "tie_word_embeddings": "tie_weights",
 }
-ACT: dict[str, Any] = {"gelu_new": "gelu_tanh", "gelu": "gelu", "relu": "relu"}
+ACT: dict[str, Any] = {"gelu_pytorch_tanh": "gelu_tanh", "gelu_new": "gelu_tanh"}
+ACT |= {"gelu": "gelu", "relu": "relu"}  # of two names for one, the last is written
+DEFAULTS: dict[str, Any] = {"activation_function": "gelu_new"}  # where a config.json is silent
 FIXED: dict[str, Any] = {**PLAIN, "pos": "learned", "norm": "layernorm", "bias": True}
 
 
@@ -54,7 +56,9 @@ def gpt2_to_hf(state: State) -> dict[str, Tensor]:
 
 def config_from_gpt2(hf: Mapping[str, Any]) -> GPTConfig:
     """Read GPT-2's config.json. ValueError for what TinyGPT has no flag for."""
+    hf = {**DEFAULTS, **hf}
     refuse_others(hf, activation_function=ACT, scale_attn_by_inverse_layer_idx=[False])
+    refuse_others(hf, scale_attn_weights=[True], add_cross_attention=[False])
     return GPTConfig(**renamed_values(hf, KEYS), **FIXED, mlp=ACT[hf["activation_function"]])
 
 

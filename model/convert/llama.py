@@ -9,7 +9,7 @@ from torch import Tensor
 
 from model.config import GPTConfig
 from model.convert.names import PLAIN, State, from_hf, refuse_others, renamed_values, to_hf
-from model.rope_scaling import KINDS, ORIGINAL, canonical, parse_scaling
+from model.rope_scaling import KINDS, ORIGINAL, canonical, longer_base, parse_scaling
 
 NAMES = {  # Hugging Face's name without "model." -> ours; q, k and v are one matrix here
     "embed_tokens": "tok_emb",
@@ -37,6 +37,19 @@ KEYS = {  # key of config.json -> ours
     "attention_bias": "bias",
 }
 ACT: dict[str, Any] = {"silu": "swiglu", "gelu": "geglu"}
+DEFAULTS: dict[str, Any] = {  # where a config.json is silent
+    "rms_norm_eps": 1e-6,
+    "hidden_act": "silu",
+    "tie_word_embeddings": False,
+    "attention_bias": False,
+}
+NEEDED: tuple[str, ...] = (
+    "vocab_size",
+    "max_position_embeddings",
+    "num_hidden_layers",
+    "num_attention_heads",
+)
+NEEDED += ("hidden_size", "intermediate_size")
 FIXED: dict[str, Any] = {**PLAIN, "pos": "rope", "norm": "rmsnorm"}
 
 
@@ -63,41 +76,63 @@ def llama_to_hf(state: State) -> dict[str, Tensor]:
     return theirs
 
 
+def rope_of(hf: Mapping[str, Any]) -> dict[str, Any]:
+    """`rope_parameters`, or `rope_scaling` and `rope_theta` in older files, as one dict."""
+    newer, older = (hf.get(key) or {} for key in ("rope_parameters", "rope_scaling"))
+    if not isinstance(newer, dict) or not isinstance(older, dict):
+        raise ValueError("rope_parameters, or rope_scaling, is no object")
+    if newer and older and newer != older:
+        raise ValueError("rope_parameters and rope_scaling are both there and differ; keep one")
+    rope = {k: v for k, v in {**newer, **older}.items() if v is not None}
+    theta = rope.get("rope_theta", hf.get("rope_theta"))
+    return rope if theta is None else {**rope, "rope_theta": theta}
+
+
 def scaling_from(rope: Mapping[str, Any], block_size: int) -> str:
-    """What `rope_parameters`, or `rope_scaling` in older files, says, as our setting."""
+    """What `rope_of` found, as our setting. ValueError for what has no counterpart."""
     kind = rope.get("rope_type", rope.get("type", "default"))
-    if kind == "default":
+    ours = "ntk" if kind == "dynamic" else kind
+    if ours not in ["default", *KINDS]:
+        known = ", ".join(["default", "dynamic", *KINDS])
+        raise ValueError(f"rope_type={kind!r} has no counterpart; known: {known}")
+    keys = KINDS.get(ours, {})
+    if odd := sorted(rope.keys() - keys.keys() - {"rope_type", "type", "rope_theta"}):
+        raise ValueError(f"rope_type={kind!r} with {odd[0]}={rope[odd[0]]!r} has no counterpart")
+    if ours == "default":
         return ""
-    ours = {"dynamic": "ntk"}.get(kind, kind)
-    if ours not in KINDS:
-        raise ValueError(
-            f"rope_type={kind!r} has no counterpart; known: {', '.join(KINDS)}, dynamic"
-        )
-    odd = sorted(rope.keys() - KINDS[ours].keys() - {"rope_type", "type", "rope_theta"})
-    if any(rope[key] is not None for key in odd):
-        raise ValueError(f"rope_parameters has {odd[0]}={rope[odd[0]]!r}, which has no counterpart")
-    values = {ORIGINAL: block_size, **{k: v for k, v in rope.items() if v is not None}}
-    return canonical(ours, {k: float(values[k]) for k in KINDS[ours] if k in values})
+    values = {ORIGINAL: block_size, **rope}
+    if ours == "ntk":  # as transformers, which takes another length from nowhere
+        values[ORIGINAL] = block_size
+    return canonical(ours, {k: float(values[k]) for k in keys if k in values})
 
 
-def scaling_to(config: GPTConfig) -> dict[str, Any]:
-    """Our setting as `rope_parameters`."""
-    if not config.rope_scaling:
-        return {"rope_type": "default"}
-    kind, values = parse_scaling(config.rope_scaling)
+def rope_to(config: GPTConfig) -> dict[str, Any]:
+    """Our settings as `rope_parameters`.
+
+    "dynamic" knows the context alone, so NTK for a longer one is said by the base that it takes.
+    """
+    D, theta, text, T = config.rope
+    kind, values = parse_scaling(text)
+    if kind == "ntk" and values[ORIGINAL] < T:
+        kind, values, theta = "", {}, longer_base(theta, values, T, D)
+    elif kind == "ntk":
+        kind = "dynamic"
+        del values[ORIGINAL]
     whole = {k: int(v) if v.is_integer() else v for k, v in values.items()}
     if not whole.get("attention_factor", 1):
         del whole["attention_factor"]
-    return {"rope_type": "dynamic" if kind == "ntk" else kind, **whole}
+    return {"rope_type": kind or "default", **whole, "rope_theta": theta}
 
 
 def config_from_llama(hf: Mapping[str, Any]) -> GPTConfig:
     """Read LLaMA's config.json. ValueError for what TinyGPT has no flag for."""
-    rope = hf.get("rope_parameters") or hf.get("rope_scaling") or {}  # newer and older files
-    theta = {"rope_theta": rope["rope_theta"]} if "rope_theta" in rope else {}
-    hf = {"tie_word_embeddings": False, "attention_bias": False, **hf, **theta}
-    D = hf["hidden_size"] // hf["num_attention_heads"]
+    rope = rope_of(hf)
+    hf = {**DEFAULTS, **hf, **{k: v for k, v in rope.items() if k == "rope_theta"}}
+    if missing := [key for key in NEEDED if hf.get(key) is None]:
+        raise ValueError(f"it has no {missing[0]}")
+    D = hf["hidden_size"] // max(hf["num_attention_heads"], 1)
     refuse_others(hf, hidden_act=ACT, mlp_bias=[hf["attention_bias"]], head_dim=[D, None])
+    refuse_others(hf, partial_rotary_factor=[1, None])
     scaling = scaling_from(rope, hf["max_position_embeddings"])
     act = ACT[hf["hidden_act"]]
     return GPTConfig(**renamed_values(hf, KEYS), **FIXED, mlp=act, rope_scaling=scaling)
@@ -109,6 +144,7 @@ def config_to_llama(config: GPTConfig) -> dict[str, Any]:
     refuse_others(vars(config), mlp=act, **{name: [value] for name, value in FIXED.items()})
     full = replace(config, d_ff=config.hidden, n_kv_head=config.kv_heads)
     hf = {key: getattr(full, ours) for key, ours in KEYS.items()}
-    rope = {**scaling_to(config), "rope_theta": hf.pop("rope_theta")}
-    more = {"hidden_act": act[config.mlp], "mlp_bias": config.bias, "rope_parameters": rope}
+    del hf["rope_theta"]
+    more = {"hidden_act": act[config.mlp], "mlp_bias": config.bias}
+    more["rope_parameters"] = rope_to(config)
     return {"model_type": "llama", **hf, **more}

@@ -9,6 +9,23 @@ from torch import Tensor
 State = Mapping[str, Tensor]  # a state dict; it stays as it is, and unchanged tensors are shared
 # what no peer differs in
 PLAIN: dict[str, Any] = {"norm_at": "pre", "qk_norm": False, "window": 0, "emb_conv": 0}
+NEAR = {  # models that we lack, as config.json and GGUF name them -> what they are, nearly
+    "mistral": "llama with a sliding window",
+    "mixtral": "llama with experts",
+    "qwen2": "llama with biases for q, k and v alone",
+    "qwen3": "llama with norms of q and k",
+    "smollm3": "llama without rope in some layers",
+    "gemma": "llama with scaled embeddings",
+    "phi3": "llama with q, k and v in one matrix",
+    "granite": "llama with factors for what its layers add",
+    "olmo2": "llama with its norms after each sublayer",
+    "gpt_bigcode": "gpt2 with one head of keys and values",
+    "starcoder": "gpt2 with one head of keys and values",
+    "gpt_neo": "gpt2 with a window in every other layer",
+    "opt": "gpt2 with relu and positions that begin at 2",
+    "gptj": "gpt2 with rope, attention and MLP side by side",
+    "gpt_neox": "gpt2 with rope, attention and MLP side by side",
+}
 MASKS = (".attn.bias", ".attn.masked_bias", ".rotary_emb.inv_freq")  # constants in older files
 
 
@@ -44,11 +61,20 @@ def to_hf(state: State, names: Mapping[str, str], prefix: str) -> dict[str, Tens
     return {k if k.startswith("lm_head") else prefix + k: t for k, t in theirs.items()}
 
 
+def refuse_kind(key: str, kind: Any, known: Iterable[str]) -> None:
+    """Raise ValueError for a kind of model that is not known, and say which one it is near."""
+    if kind not in list(known):
+        near = NEAR.get(kind) if isinstance(kind, str) else None
+        why = f"; it is {near}, which TinyGPT has no flag for" if near else ""
+        raise ValueError(f"{key}={kind!r} is not {' or '.join(known)}{why}")
+
+
 def refuse_others(values: Mapping[str, Any], **known: Iterable[Any]) -> None:
     """Raise ValueError for a value that is not among those known; what is left out passes."""
     for name, choices in known.items():
-        if name in values and values[name] not in choices:
-            raise ValueError(f"{name}={values[name]!r} has no counterpart; known: {list(choices)}")
+        known_values = list(choices)  # in which anything can be looked up, a list or dict also
+        if name in values and values[name] not in known_values:
+            raise ValueError(f"{name}={values[name]!r} has no counterpart; known: {known_values}")
 
 
 def renamed_values(hf: Mapping[str, Any], keys: Mapping[str, str]) -> dict[str, Any]:

@@ -3,10 +3,10 @@
 import json
 import os
 import re
-from collections.abc import Collection
 from operator import index
 from typing import Any
 
+from tok.bpe.merges import MergeTable
 from tok.bpe.pretokenize import PATTERNS
 from tok.bpe.storage import Parts
 from tok.files import output_file, read_text
@@ -99,17 +99,19 @@ def read_hf(path: str | os.PathLike[str]) -> Parts:
             raise ValueError(f"the token {token['content']!r} takes white space with it")
         specials[token["content"]] = index(token["id"])
     if model.get("ignore_merges"):
-        check_ignored_merges(ids, merges, specials)
+        parts = made_by(ids, merges, specials, pattern)
+        check_ignored_merges(parts)
+        return parts
     return made_by(ids, merges, specials, pattern)
 
 
-def check_ignored_merges(
-    ids: dict[str, int], merges: list[tuple[str, str]], specials: Collection[str]
-) -> None:
-    """ValueError if a token is there that merges never make: it is found where they are ignored."""
-    made = {a + b for a, b in merges} | BYTE.keys() | set(specials)
-    if stray := sorted(ids.keys() - made):
-        raise ValueError(f"ignore_merges finds {stray[0]!r}, which no merge makes")
+def check_ignored_merges(parts: Parts) -> None:
+    """ValueError for a token that merges don't make of its bytes: ignore_merges takes it."""
+    table = MergeTable(parts.merges)
+    specials = set(parts.special_tokens.values())
+    for i, token in parts.vocab.items():
+        if i not in specials and len(table.join(token.decode("latin-1"))) != 1:
+            raise ValueError(f"ignore_merges finds {spelt(token)!r}, which the merges don't make")
 
 
 def pattern_of(pre: dict[str, Any]) -> str:

@@ -19,6 +19,9 @@ PATTERNS = {
     r"|\s+(?![^\s\p{N}])|\s++",
     "gpt4": r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}++|\p{N}{1,3}"
     r"| ?[^\s\p{L}\p{N}]++[\r\n]*+|\s++$|\s*[\r\n]|\s+(?!\S)|\s",
+    # as LLaMA 3 writes it
+    "llama3": r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
+    r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
     "none": r"(?s:.+)",
 }
 ASCII = {  # the same for text without other letters, where `re` takes half of `regex`'s time
@@ -28,22 +31,29 @@ ASCII = {  # the same for text without other letters, where `re` takes half of `
     r"|[\t-\r ]+(?![^\t-\r 0-9])|[\t-\r ]+",
     "gpt4": r"'(?i:[sdmt]|ll|ve|re)|[^\r\nA-Za-z0-9]?[A-Za-z]+|[0-9]{1,3}"
     r"| ?[^\t-\r A-Za-z0-9]+[\r\n]*|[\t-\r ]+\Z|[\t-\r ]*[\r\n]|[\t-\r ]+(?![^\t-\r ])|[\t-\r ]",
+    "llama3": r"'(?i:[sdmt]|ll|ve|re)|[^\r\nA-Za-z0-9]?[A-Za-z]+|[0-9]{1,3}"
+    r"| ?[^\t-\r A-Za-z0-9]+[\r\n]*|[\t-\r ]*[\r\n]+|[\t-\r ]+(?![^\t-\r ])|[\t-\r ]+",
 }
 COARSE = {
     "gpt2": rf" ?[^{SPACE}]+|[{SPACE}]+(?![^{SPACE}])|[{SPACE}]",
+    # a digit leaves the blank before it alone, so blanks stay with what follows them
+    "gpt2_digits": rf"[{SPACE}]*[^{SPACE}]+|[{SPACE}]+",
     # signs take the line breaks after them, letters take any blank before them
     "gpt4": rf"[{BLANK}]?[^{SPACE}]+(?:[{SPACE}]+\Z|[{SPACE}]*[\r\n])?"
     rf"|[{SPACE}]+\Z|[{SPACE}]*[\r\n]|[{SPACE}]+(?![^{SPACE}])|[{SPACE}]",
+    "llama3": rf"[{BLANK}]?[^{SPACE}]+(?:[{SPACE}]*[\r\n])?"
+    rf"|[{SPACE}]*[\r\n]|[{SPACE}]+(?![^{SPACE}])|[{SPACE}]",
 }
 CUTS = {  # (?r) looks from the end; what is left of the cut is never white space
     "gpt2": r"(?r)\S(?=\s)",
     "gpt2_digits": r"(?r)\S(?=\s)",
     "gpt4": r"(?r)\S(?=[^\S\r\n])|[\p{L}\p{N}](?=\s)",
+    "llama3": r"(?r)\S(?=[^\S\r\n])|[\p{L}\p{N}](?=\s)",
 }
 
 
 class Splitter:
-    r"""A pattern at work: `gpt2`, `gpt4`, `none` (the text is one word) or any regular expression.
+    r"""A pattern at work: one of PATTERNS (`none`: the text is one word) or any regular expression.
 
     ValueError for an expression that does not compile.
     `Splitter("gpt2").words("it's 2 o'clock")` -> ["it", "'s", " 2", " o", "'", "clock"].
@@ -78,8 +88,8 @@ class Splitter:
     def cut(self, text: str) -> int:
         """The last position where the text can be cut and give the same words, whatever follows.
 
-        0 where none is known: the patterns gpt2 and gpt4 end a word at white space, "none" and a
-        pattern of your own promise nothing.
+        0 where none is known: named patterns end a word at white space, "none" and a pattern of
+        your own promise nothing.
         """
         found = self._cut.search(text) if self._cut else None
         return found.end() if found else 0

@@ -53,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             from utils.hub.importer import import_source
 
             import_source(a.source, a.run, merge=a.merge)
-    elif a.to == "peft":
+    elif a.to == "peft" and a.type == "F32":
         from utils.hub.adapters import export_adapters
 
         export_adapters(run_dir(a.source), Path(a.path), a.ckpt)

@@ -49,6 +49,8 @@ def import_adapters(source: Path, path: Path, base: str | None, merge: bool) -> 
         raise ValueError(f"{source} has adapters; name the run that they stand on by --base")
     if not (source / WEIGHTS).exists():
         raise ValueError(f"{source} has no {WEIGHTS}; save the adapters as safetensors")
+    if path.resolve() == run_dir(base).resolve():
+        raise ValueError(f"--run must name another run than the base, {base}")
     model, tokenizer, below = load_model(run_dir(base))
     if below.get("base"):
         raise ValueError(f"{base} has adapters itself; give its base")

@@ -148,6 +148,8 @@ def write_gguf(
     types = {name: ggml_type(name, tensor, dtype) for name, tensor in state.items()}
     if path.is_dir():
         raise ValueError(f"{path} is a directory; name a file, say {path / 'model.gguf'}")
+    if path.exists():
+        raise ValueError(f"{path} exists; choose another, or remove it")
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as part, closing(gguf.GGUFWriter(part, arch)) as writer:
         writer.add_name(run.name)

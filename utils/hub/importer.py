@@ -13,7 +13,7 @@ from model import GPTConfig
 from tok import Tokenizer
 from tok.storage import fingerprint
 from utils.config import Settings, flat, settings_from, write_yaml
-from utils.hub.pretrained import NAME, Pretrained, read_pretrained, write_pretrained
+from utils.hub.pretrained import Pretrained, read_pretrained, write_pretrained
 from utils.hub.sources import Found, read_source
 from utils.runs import new_run, run_dir
 from utils.training.checkpoint import KEYS, rng_state
@@ -120,8 +120,11 @@ def import_merged(source: Path, path: Path) -> Path:
     if source.resolve() == path.resolve():
         raise ValueError(f"--run must name another run than {source}, which has the adapters")
     model, tokenizer, checkpoint = load_model(source)
-    if not checkpoint.get("base"):
+    base = checkpoint.get("base")
+    if not base:
         raise ValueError(f"{source} has no adapters to merge")
+    if path.name == Path(base["run"]).name:
+        raise ValueError(f"--run must name another run than {path}, which the adapters need")
     origin = read_pretrained(source) or Pretrained(str(source))
     config = model.config
     found = Found(config, merged(model).state_dict(), tokenizer, origin)
@@ -150,7 +153,8 @@ def as_run(source: str) -> str:
         return source
     path = run_dir(Path(source).name.removesuffix(".gguf"))
     if has_model(path):
-        if not (path / NAME).exists():
+        origin = read_pretrained(path)
+        if origin is None or origin.source != Path(source).name:
             raise ValueError(
                 f"{path} is another run; import {source} under a name: utils.hub import"
             )

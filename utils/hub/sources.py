@@ -11,17 +11,24 @@ from torch import Tensor
 
 from model import GPTConfig
 from model.convert import config_from_hf, gpt2_from_hf, llama_from_hf
-from model.convert.gguf import config_from_gguf, from_gguf
+from model.convert.gguf import FREQS, config_from_gguf, from_gguf, with_slower
 from tok import BPETokenizer, Tokenizer
-from tok.bpe.interop import made_by
+from tok.bpe.interop import check_ignored_merges, made_by
 from tok.files import read_text
 from utils.hub.gguf import GGUFFile, arrays
 from utils.hub.package import SMOLLM2, smollm2_file
 from utils.hub.pretrained import Pretrained
 from utils.hub.weights import read_weights
 
-PRE = {"gpt-2": "gpt2", "gpt2": "gpt2", "smollm": "gpt2_digits", "default": "gpt2"}
-CONTROL, USER = 3, 4  # types of tokens in GGUF that are texts, and not merged
+PRE = {  # tokenizer.ggml.pre -> pattern; llama.cpp's "default" is none of them
+    "gpt-2": "gpt2",
+    "gpt2": "gpt2",
+    "smollm": "gpt2_digits",
+    "llama-bpe": "llama3",
+    "llama3": "llama3",
+    "llama-v3": "llama3",
+}
+CONTROL, USER, UNUSED = 3, 4, 5  # types of tokens in GGUF: two that are texts; rows to spare
 BASES = {"gpt2": gpt2_from_hf, "llama": llama_from_hf}
 
 
@@ -53,33 +60,55 @@ def from_directory(path: Path) -> Found:
     hf = read_json(path / "config.json")
     try:
         config = config_from_hf(hf)
-    except (KeyError, TypeError) as e:
-        raise ValueError(f"{path / 'config.json'} lacks {e}") from None
+    except (TypeError, AttributeError, OverflowError) as e:
+        raise ValueError(f"{path / 'config.json'}: a value is of another type ({e})") from None
     except ValueError as e:
         raise ValueError(f"{path / 'config.json'}: {e}") from None
     kind = hf["model_type"]
     if not (path / "tokenizer.json").exists():
         raise ValueError(f"{path} has no tokenizer.json; save it with the tokenizer's fast kind")
     tokenizer = BPETokenizer.from_hf(path / "tokenizer.json")
-    state = BASES[kind](read_weights(path))
-    return Found(config, state, tokenizer, origin_of(path, kind, tokenizer))
+    weights = read_weights(path)
+    try:
+        state = BASES[kind](weights)
+        check_head(config, state)
+    except ValueError as e:
+        raise ValueError(f"{path}: {e}") from None
+    return Found(config, state, tokenizer, origin_of(path, hf, tokenizer))
 
 
-def origin_of(path: Path, kind: str, tokenizer: BPETokenizer) -> Pretrained:
+def check_head(config: GPTConfig, state: Mapping[str, Tensor]) -> None:
+    """Raise ValueError if the head is tied but has weights of its own, or is not and has none."""
+    head, embedding = state["head.weight"], state["tok_emb.weight"]
+    if config.tie_weights and head is not embedding and not torch.equal(head, embedding):
+        raise ValueError("tie_word_embeddings=true, but the head is another; set it to false")
+    if not config.tie_weights and head is embedding:
+        raise ValueError("tie_word_embeddings=false, but there is no head; set it to true")
+
+
+def origin_of(path: Path, hf: Mapping[str, Any], tokenizer: BPETokenizer) -> Pretrained:
     """What a directory says of its special tokens, its template and its licence."""
     file, template = path / "tokenizer_config.json", path / "chat_template.jinja"
     known = read_json(file) if file.exists() else {}
 
+    texts = {i: text for text, i in tokenizer.special_tokens.items()}
+
     def special(key: str) -> str | None:
         token = known.get(key)
         token = token.get("content") if isinstance(token, dict) else token
-        return token if token in tokenizer.special_tokens else None
+        ids = hf.get(f"{key}_id")  # GPT-2's directory has nothing else
+        i = ids[0] if isinstance(ids, list) and ids else ids
+        token = token or (texts.get(i) if isinstance(i, int) else None)
+        return token if token in texts.values() else None
 
     chat = read_text(template) if template.exists() else known.get("chat_template")
+    if isinstance(chat, list):  # several, by names
+        named = {t.get("name"): t.get("template") for t in chat if isinstance(t, dict)}
+        chat = named.get("default")
     chat = chat if isinstance(chat, str) else None
     license = card_license(path / "README.md")
     bos, eos = special("bos_token"), special("eos_token")
-    return Pretrained(path.name, license, kind, bos, eos, chat)
+    return Pretrained(path.name, license, hf["model_type"], bos, eos, chat)
 
 
 def card_license(card: Path) -> str:
@@ -112,6 +141,8 @@ def found_in(file: GGUFFile) -> Found:
     config = replace(config, tie_weights=tied, bias=bias)
     if text := m.get("llm_tiny.config"):  # written by us: also what the format has no word for
         config = GPTConfig(**json.loads(text))
+    if FREQS in file.tensors:
+        config = with_slower(config, torch.from_numpy(file.array(FREQS)))
     state = from_gguf(arch, {k: torch.from_numpy(a) for k, a in arrays(file)}, config)
     tokens = m["tokenizer.ggml.tokens"]
 
@@ -126,23 +157,30 @@ def found_in(file: GGUFFile) -> Found:
 
 def gguf_tokenizer(m: Mapping[str, Any]) -> BPETokenizer:
     """The tokenizer in a GGUF file's metadata. ValueError for another kind than byte-level BPE."""
-    kind, pre = m.get("tokenizer.ggml.model"), m.get("tokenizer.ggml.pre", "default")
+    kind, pre = m.get("tokenizer.ggml.model"), m.get("tokenizer.ggml.pre")
+    if pre is None and m.get("general.architecture") == "gpt2":  # older files
+        pre = "gpt-2"
     if kind != "gpt2":
         what = "SentencePiece, say" if kind == "llama" else "which we lack"
         raise ValueError(f"its tokenizer is {kind!r} ({what}); only byte-level BPE can be read")
-    pattern = m.get("llm_tiny.pattern") or PRE.get(pre)
+    pattern = m.get("llm_tiny.pattern") or PRE.get(str(pre))
     if pattern is None:
         known = ", ".join(PRE)
         raise ValueError(
             f"tokenizer.ggml.pre={pre!r} splits words in a way we lack; known: {known}"
         )
-    tokens = m["tokenizer.ggml.tokens"]
+    tokens = list(m["tokenizer.ggml.tokens"])
     types = m.get("tokenizer.ggml.token_type", [1] * len(tokens))
+    while tokens and types[len(tokens) - 1] == UNUSED:  # rows that fill the embedding up
+        tokens.pop()
     specials = {t: i for i, t in enumerate(tokens) if types[i] in (CONTROL, USER)}
     merges = [tuple(line.split(" ")) for line in m["tokenizer.ggml.merges"]]
     if any(len(pair) != 2 for pair in merges):
         raise ValueError("a merge is not of two tokens")
-    return BPETokenizer(*made_by({t: i for i, t in enumerate(tokens)}, merges, specials, pattern))
+    parts = made_by({t: i for i, t in enumerate(tokens)}, merges, specials, pattern)
+    if pattern == "llama3":  # llama.cpp takes a whole word first where it is a token
+        check_ignored_merges(parts)
+    return BPETokenizer(*parts)
 
 
 def read_source(source: str) -> Found:
