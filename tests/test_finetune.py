@@ -152,7 +152,10 @@ def test_what_adapters_need_is_said(tune, error_of, other_text, toy_run):
     assert "lora=2 has nothing to adapt" in error_of(train.main, *data, "--lora", "2")
     tuned = [*data, "--init", "my", "--lora", "2"]
     assert "use --optimizer adamw" in error_of(train.main, *tuned, "--optimizer", "muon")
+    assert "another run than runs/my" in error_of(train.main, *tuned, "--run", "my")
     run = tune("--lora", "2")
+    error = error_of(train.main, "--run", str(run), "--resume", "--lora", "4", "--steps", "9")
+    assert "of rank 2, not 4; take that rank" in error
     error = error_of(train.main, *data, "--init", str(run), "--lora", "2")
     assert "has adapters itself" in error
 

@@ -100,7 +100,7 @@ def lora_state(model: nn.Module) -> dict[str, Tensor]:
     return {n: p.detach() for n, p in model.named_parameters() if n.endswith(("lora_A", "lora_B"))}
 
 
-def load_lora(model: nn.Module, state: Mapping[str, Tensor]) -> None:
+def load_lora(model: nn.Module, state: Mapping[str, Tensor], *, any_rank: bool = False) -> None:
     """Copy matrices into a model's adapters, which may get another rank by that.
 
     Raises ValueError unless there is a pair for each adapter, of its shape but for the rank.
@@ -110,6 +110,9 @@ def load_lora(model: nn.Module, state: Mapping[str, Tensor]) -> None:
         raise ValueError(f"adapters and model do not belong together: {odd[0]} is in one only")
     for name, layer in adapters(model).items():
         A, B = (state[f"{name}.{x}"] for x in ("lora_A", "lora_B"))
+        r = len(layer.lora_A)
+        if not any_rank and len(A) != r:  # new parameters: an optimizer would keep the old ones
+            raise ValueError(f"{name} has an adapter of rank {len(A)}, not {r}; take that rank")
         n, m = layer.in_features, layer.out_features
         if A.ndim != 2 or B.ndim != 2 or A.size(1) != n or B.shape != (m, len(A)):
             shapes = f"{tuple(A.shape)} and {tuple(B.shape)}"

@@ -58,7 +58,7 @@ def import_adapters(source: Path, path: Path, base: str | None, merge: bool) -> 
         said = read_json(source / CONFIG)
         state, lora = from_peft(read_safetensors(source / WEIGHTS), said, model.config)
         add_lora(model, lora)
-        load_lora(model, state)
+        load_lora(model, state, any_rank=True)
     except (KeyError, TypeError) as e:
         raise ValueError(f"{source}: {CONFIG} is damaged ({type(e).__name__}: {e})") from None
     except ValueError as e:

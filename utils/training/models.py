@@ -103,7 +103,7 @@ def build_model(
         return assembled(checkpoint.get("kind", "gpt"), config, checkpoint["model"])
     model = base_model(base, config, near)
     add_lora(model, settings_from(own_values(checkpoint["settings"])).lora)
-    load_lora(model, checkpoint["model"])
+    load_lora(model, checkpoint["model"], any_rank=True)
     return model
 
 
@@ -148,6 +148,8 @@ def pretrained_model(
     Raises ValueError if the text's tokenizer is not the one that the model knows.
     """
     run = run_dir(settings.train.init)
+    if run.resolve() == run_dir(settings.train.run).resolve():
+        raise ValueError(f"--run must name another run than {run}, which --init starts from")
     source = load_checkpoint(checkpoint_path(run, "best"), mmap=True)
     if source["data"]["tokenizer_sha256"] != tokenizer_sha256:
         cure = f"leave --tokenizer out, or prepare it with {run / 'tokenizer.json'}"
