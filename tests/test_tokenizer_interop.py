@@ -223,8 +223,10 @@ def test_from_gpt2_refuses_another_json(tmp_path):
 def test_save_hf_needs_no_package(trained, tmp_path):
     trained.save_hf(tmp_path / "tokenizer.json")
     found = json.loads((tmp_path / "tokenizer.json").read_text("utf-8"))
-    assert len(found["model"]["vocab"]) + len(found["added_tokens"]) == trained.vocab_size
+    ids = found["model"]["vocab"]  # special tokens, too: tokenizers numbers those anew that lack
+    assert sorted(ids.values()) == list(range(trained.vocab_size))
     assert found["added_tokens"][0]["content"] == END
+    assert all(ids[token["content"]] == token["id"] for token in found["added_tokens"])
 
 
 def test_tiktoken_is_refused_what_it_cannot_tell():

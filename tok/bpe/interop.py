@@ -3,6 +3,7 @@
 import json
 import os
 import re
+from collections.abc import Mapping
 from operator import index
 from typing import Any
 
@@ -156,6 +157,19 @@ def to_tiktoken(parts: Parts, expression: str, sound: bool, name: str) -> Any:
     )
 
 
+def spellings(vocab: Mapping[int, bytes], specials: Mapping[str, int]) -> dict[int, str]:
+    """Each token as other programs know it: special tokens as they are, the rest spelt.
+
+    Raises ValueError for a special token that is spelt as another is: b" " and "Ġ".
+    """
+    texts = {i: text for text, i in specials.items()}
+    found = {i: texts[i] if i in texts else spelt(token) for i, token in vocab.items()}
+    if len(set(found.values())) < len(found):
+        text = next(t for i, t in texts.items() if list(found.values()).count(t) > 1)
+        raise ValueError(f"the special token {text!r} is spelt as another token; rename it")
+    return found
+
+
 def save_hf(path: str | os.PathLike[str], parts: Parts, expression: str) -> None:
     """Write tokenizer.json; needs no package. ValueError for a pattern that is read otherwise."""
     if re.search(r"{\d*,?\d*}\+", expression):
@@ -187,7 +201,7 @@ def save_hf(path: str | os.PathLike[str], parts: Parts, expression: str) -> None
         }
         for text, i in parts.special_tokens.items()
     ]
-    ordinary = {i: t for i, t in parts.vocab.items() if i not in parts.special_tokens.values()}
+    spelt_vocab = spellings(parts.vocab, parts.special_tokens)
     model = {
         "type": "BPE",
         "dropout": None,
@@ -197,7 +211,7 @@ def save_hf(path: str | os.PathLike[str], parts: Parts, expression: str) -> None
         "fuse_unk": False,
         "byte_fallback": False,
         "ignore_merges": False,
-        "vocab": {spelt(token): i for i, token in sorted(ordinary.items())},
+        "vocab": {text: i for i, text in sorted(spelt_vocab.items())},
         "merges": [[spelt(a), spelt(b)] for a, b in parts.merges],
     }
     whole = {
