@@ -8,12 +8,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hub_models import FAMILIES, TEMPLATE, TEXT, make_run
+from hub_models import FAMILIES, TEMPLATE, TEXT, make_run, model, tokenizer
 
 from model import generate
+from tok import BPETokenizer
 from utils.hub.__main__ import main
 from utils.hub.gguf import GGUFFile
-from utils.hub.pretrained import read_pretrained
+from utils.hub.importer import write_run
+from utils.hub.pretrained import Pretrained, read_pretrained
+from utils.hub.sources import Found
 from utils.training.models import load_model
 
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -28,11 +31,13 @@ SCALINGS = [
 MODELS = [
     ("gpt2", {}),
     ("gpt2", {"d_ff": 160}),
+    ("gpt2", {"tie_weights": False}),
     ("llama", {}),
     ("llama", {"tie_weights": True}),
     ("llama", {"bias": True}),
     *(("llama", {"rope_scaling": scaling}) for scaling in SCALINGS),
 ]
+NTK = "ntk factor=2 original_max_position_embeddings=16"  # GGUF has no word for it
 
 
 def equal_runs(one, other):
@@ -46,9 +51,9 @@ def equal_runs(one, other):
     assert torch.equal(a.eval()(x)[0], b.eval()(x)[0])
 
 
-@pytest.mark.parametrize(("kind", "change"), MODELS)
+@pytest.mark.parametrize(("kind", "change"), [*MODELS, ("llama", {"rope_scaling": NTK})])
 def test_transformers_loads_the_directory_and_computes_the_same(kind, change):
-    ours, tok = make_run("runs/a", kind, **change)
+    ours, tok = make_run("runs/a", kind, **change, block_size=80)
     main(["export", "a", "--to", "hf", "out/hf"])
     theirs = transformers.AutoModelForCausalLM.from_pretrained("out/hf").eval()
     their_tok = transformers.AutoTokenizer.from_pretrained("out/hf")
@@ -61,8 +66,8 @@ def test_transformers_loads_the_directory_and_computes_the_same(kind, change):
     with torch.no_grad():
         expected = theirs(x).logits
     torch.testing.assert_close(ours(x)[0], expected, atol=1e-5, rtol=1e-5)
-    drawn = [int(i) for i in generate(ours, [ids[:9]], 39, temperature=0)]
-    kwargs = {"do_sample": False, "max_new_tokens": 39, "eos_token_id": None, "pad_token_id": 0}
+    drawn = [int(i) for i in generate(ours, [ids[:9]], 64, temperature=0)]
+    kwargs = {"do_sample": False, "max_new_tokens": 64, "eos_token_id": None, "pad_token_id": 0}
     written = theirs.generate(torch.tensor([ids[:9]]), **kwargs)
     assert written[0, 9:].tolist() == drawn
     message = [{"role": "user", "content": "hello"}]
@@ -115,18 +120,101 @@ def test_gguf_is_what_its_own_package_reads(dtype):
     )
 
 
-@pytest.mark.parametrize("kind", ["gpt2", "llama"])
-def test_llama_cpp_writes_the_same(kind):
+@pytest.mark.parametrize(("kind", "change"), MODELS)
+def test_llama_cpp_writes_the_same(kind, change):
     llama_cpp = pytest.importorskip("llama_cpp", reason="pip install llama-cpp-python")
-    ours, tok = make_run("runs/a", kind)
+    ours, tok = make_run("runs/a", kind, **change, block_size=96)
     main(["export", "a", "--to", "gguf", "a.gguf"])
-    theirs = llama_cpp.Llama("a.gguf", n_ctx=48, verbose=False, type_k=0, type_v=0)
+    theirs = llama_cpp.Llama("a.gguf", n_ctx=96, verbose=False, type_k=0, type_v=0)
     ids = tok.encode("The quick brown fox")
-    assert theirs.tokenize(TEXT.encode(), add_bos=False) == tok.encode(TEXT)
+    text = TEXT + "<|start|>user<|end|>\n  naïve 漢字 \U0001f600 \n\n it's 12 345"
+    their_ids = theirs.tokenize(text.encode(), add_bos=False, special=True)
+    assert their_ids == tok.encode(text, allowed_special="all")
     written = theirs.generate(ids, temp=0.0, repeat_penalty=1.0)
-    assert [next(written) for _ in range(30)] == [
-        int(i) for i in generate(ours, [ids], 30, temperature=0)
+    assert [next(written) for _ in range(64)] == [
+        int(i) for i in generate(ours, [ids], 64, temperature=0)
     ]
+
+
+def special_first():
+    """The shared tokenizer, its special tokens being the ids 0, 1 and 2."""
+    tok = tokenizer()
+    names = list(tok.special_tokens)
+    ids = {tok.special_tokens[name]: i for i, name in enumerate(names)}
+    others = [i for i in sorted(tok.vocab) if i not in ids]
+    ids |= {i: n + len(names) for n, i in enumerate(others)}
+    vocab = {ids[i]: token for i, token in tok.vocab.items()}
+    return BPETokenizer(vocab, tok.merges, names, tok.pattern)
+
+
+def run_with(tok, path="runs/a", **change):
+    """A run of a LLaMA with this tokenizer."""
+    built = model("llama", **change)
+    write_run(Path(path), Found(built.config, built.state_dict(), tok, Pretrained("made here")))
+    return built
+
+
+def test_special_tokens_keep_their_ids_wherever_they_are():
+    """SmolLM2's <|im_start|>, id 1, was 49136 in the exported directory.
+
+    tokenizers gives a special token that its model's vocabulary lacks the next free id.
+    """
+    tok = special_first()
+    run_with(tok)
+    main(["export", "a", "--to", "hf", "hf"])
+    theirs = transformers.AutoTokenizer.from_pretrained("hf")
+    text = "<|start|>user the fox<|end|>\n<|endoftext|>"
+    ids = tok.encode(text, allowed_special="all")
+    assert {0, 1, 2} < set(ids)
+    assert theirs(text, add_special_tokens=False)["input_ids"] == ids
+    assert theirs.decode(ids) == text
+    assert "<|end|>" not in theirs.decode(ids, skip_special_tokens=True)
+    for to in ("hf", "gguf"):
+        main(["export", "a", "--to", to, f"{to}2"])
+        main(["import", f"{to}2", "--run", f"b{to}"])
+        equal_runs("runs/a", f"runs/b{to}")
+
+
+def test_a_run_without_special_tokens(error_of):
+    """transformers took 1 and 2 for their ids, llama.cpp would end a text at id 11."""
+    run_with(BPETokenizer.train([TEXT * 3], 300, special_tokens=[]))
+    main(["export", "a", "--to", "hf", "hf"])
+    theirs = transformers.AutoModelForCausalLM.from_pretrained("hf")
+    assert (theirs.config.bos_token_id, theirs.config.eos_token_id) == (None, None)
+    assert theirs.generation_config.eos_token_id is None
+    assert "llama.cpp would end texts" in error_of(main, "export", "a", "--to", "gguf", "a.gguf")
+    assert not Path("a.gguf").exists()
+
+
+def test_a_token_that_llama_cpp_finds_without_merges_is_refused(error_of):
+    """It looks whole words up first where the pattern is LLaMA 3's; our merges make ab c of abc."""
+    merges = [(b"a", b"b"), (b"b", b"c"), (b"a", b"bc")]
+    tokens = [*(bytes([i]) for i in range(256)), b"ab", b"bc", b"abc"]
+    run_with(BPETokenizer(dict(enumerate(tokens)), merges, ["<|endoftext|>"], "llama3"))
+    assert "'abc'" in error_of(main, "export", "a", "--to", "gguf", "a.gguf")
+    run_with(BPETokenizer(dict(enumerate(tokens)), merges, ["<|endoftext|>"], "gpt2"))
+    main(["export", "a", "--to", "gguf", "a.gguf"])
+
+
+@pytest.mark.parametrize("to", ["hf", "gguf"])
+def test_a_special_token_that_spells_another_is_refused(to, error_of):
+    """Both formats know tokens by their spelling, and Ġ is that of a blank."""
+    run_with(BPETokenizer.train([TEXT * 3], 290, special_tokens=["<|endoftext|>", "Ġ"]))
+    assert "'Ġ' is spelt as another" in error_of(main, "export", "a", "--to", to, "out")
+    assert not Path("out").exists()
+
+
+def test_what_float16_does_not_reach_is_refused(error_of):
+    """It became inf, with a warning of numpy's."""
+    built = model("llama")
+    with torch.no_grad():
+        built.blocks[1].mlp.up.weight[2, 3] = -1e5
+    found = Found(built.config, built.state_dict(), tokenizer(), Pretrained("made here"))
+    write_run(Path("runs/a"), found)
+    error = error_of(main, "export", "a", "--to", "gguf", "a.gguf", "--type", "F16")
+    assert "blk.1.ffn_up.weight has 100000" in error
+    assert not Path("a.gguf").exists()
+    main(["export", "a", "--to", "gguf", "a.gguf"])
 
 
 def test_weights_are_read_by_the_package_alone_and_others_may_read_the_file():
@@ -188,7 +276,7 @@ REFUSED = [
     ({"window": 8}, "hf", "window=8"),
     ({"norm_at": "post"}, "hf", "norm_at='post'"),
     ({"norm": "layernorm"}, "gguf", "norm='layernorm'"),
-    ({"rope_scaling": "ntk factor=2 original_max_position_embeddings=16"}, "gguf", "GGUF"),
+    ({"rope_scaling": NTK}, "gguf", "GGUF"),
 ]
 
 
@@ -223,8 +311,31 @@ def test_other_refusals(error_of):
     assert "has no adapters" in error_of(main, "export", "d", "--to", "peft", "d")
 
 
+@pytest.fixture
+def small_files():
+    """No file may grow past 60 KB, as on a disk that is full: the system says so in the middle."""
+    resource = pytest.importorskip("resource", reason="Windows has no limit on files")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)  # Python ignores its signal, and gets EFBIG
+
+    def limit():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, before[1]))
+
+    yield limit
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
 @pytest.mark.parametrize("to", ["hf", "gguf"])
-def test_a_full_disk_leaves_nothing(to, error_of, monkeypatch):
+def test_a_full_disk_leaves_nothing(to, error_of, small_files):
+    """safetensors and numpy have errors of their own for it: a traceback, and a count of bytes."""
+    make_run("runs/a", "llama")
+    small_files()
+    error = error_of(main, "export", "a", "--to", to, "out")
+    assert "error: cannot write out; is the disk full?" in error or "error: out: " in error
+    assert not [p for p in Path().iterdir() if "out" in p.name]
+
+
+@pytest.mark.parametrize("to", ["hf", "gguf"])
+def test_an_error_of_the_system_names_the_path(to, error_of, monkeypatch):
     make_run("runs/a", "llama")
 
     def full(*args, **kwargs):
@@ -232,8 +343,28 @@ def test_a_full_disk_leaves_nothing(to, error_of, monkeypatch):
 
     monkeypatch.setattr("utils.hub.exporter.write_safetensors", full)
     monkeypatch.setattr(gguf.GGUFWriter, "write_tensors_to_file", full)
-    assert "No space left" in error_of(main, "export", "a", "--to", to, "out")
+    assert error_of(main, "export", "a", "--to", to, "out") == "error: out: No space left on device"
     assert not [p for p in Path().iterdir() if "out" in p.name]
+
+
+def test_scores_of_another_checkpoint_stay_out_of_the_card():
+    make_run("runs/a", "llama")
+    score = {"val_loss": 1.0, "ppl": 2.7183, "bits_per_byte": 1.25}
+    for step, shown in ((7, False), (0, True)):  # the run was imported: step 0
+        values = {"checkpoint": "last", "step": step, "text": "my.txt", "model": score}
+        Path("runs/a/eval.json").write_text(json.dumps(values))
+        main(["export", "a", "--to", "hf", f"out{step}"])
+        assert ("1.2500" in Path(f"out{step}/README.md").read_text()) is shown
+
+
+@pytest.mark.parametrize("to", ["hf", "gguf"])
+def test_one_line_says_what_was_written_and_how_large_it_is(to, capsys):
+    make_run("runs/a", "gpt2")
+    capsys.readouterr()
+    main(["export", "a", "--to", to, "out"])
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.startswith("out: ")
+    assert " MB; " in line
 
 
 def test_every_family_is_tried():

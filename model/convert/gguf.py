@@ -190,8 +190,6 @@ def config_to_gguf(config: GPTConfig) -> tuple[str, dict[str, Any]]:
         config_to_gpt2(config)  # its errors
         if config.mlp != "gelu_tanh":
             raise ValueError(f"mlp={config.mlp}: llama.cpp's gpt2 has gelu_tanh only")
-        if not config.tie_weights:
-            raise ValueError("tie_weights=false: llama.cpp's gpt2 is read with a tied head here")
         names = {**KEYS, EPS: "norm_eps"}
         return "gpt2", {f"gpt2.{key}": getattr(full, ours) for key, ours in names.items()}
     config_to_llama(config)

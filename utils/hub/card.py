@@ -32,6 +32,8 @@ def model_card(
     """The README.md of an export, with the front matter that hubs read."""
     c, data, settings = model.config, checkpoint["data"], checkpoint["settings"]
     summary, scores = read(run / "summary.json"), read(run / "eval.json")
+    if scores.get("step") != checkpoint["step"]:  # of another checkpoint
+        scores = {}
     license = [f"license: {origin.license}"] if origin.license else []
     front = ["---", *license, "pipeline_tag: text-generation", "library_name: transformers", "---"]
     shape = f"{c.n_layer} blocks, {c.n_head} heads, width {c.d_model}, context {c.block_size:,}"

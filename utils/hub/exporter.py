@@ -3,7 +3,7 @@
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -16,7 +16,8 @@ from model import GPTConfig, TinyGPT
 from model.convert import config_to_hf, gpt2_to_hf, llama_to_hf
 from model.convert.gguf import config_to_gguf, to_gguf
 from tok import END_OF_TEXT, BPETokenizer, Tokenizer
-from tok.bpe.interop import spelt
+from tok.bpe.interop import check_ignored_merges, spellings, spelt
+from tok.bpe.storage import Parts
 from tok.files import replacing
 from utils.hub.card import model_card
 from utils.hub.gguf import package
@@ -27,6 +28,7 @@ from utils.training.models import load_model, merged
 
 ARCHITECTURES = {"gpt2": "GPT2LMHeadModel", "llama": "LlamaForCausalLM"}
 ROW = 32  # values in a block of Q8_0
+MOST = 65504  # float16's largest number
 PRE_OF = {pattern: pre for pre, pattern in reversed(PRE.items())}  # gpt2 -> gpt-2
 
 
@@ -51,21 +53,29 @@ def export(run: Path, to: str, path: str, *, dtype: str = "F32", which: str = "b
 
 
 @contextmanager
+def named(path: Path) -> Iterator[None]:
+    """OSErrors from within name the path, also those of packages that have none to give."""
+    try:
+        yield
+    except OSError as e:
+        if e.errno is None:
+            raise OSError(f"cannot write {path}; is the disk full? ({e})") from None
+        raise type(e)(e.errno, e.strerror, str(path)) from None
+
+
+@contextmanager
 def new_directory(path: Path) -> Iterator[Path]:
     """A directory to fill, which becomes `path` at the end. ValueError if that holds something."""
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise ValueError(f"{path} exists; choose another, or remove it")
     new = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        new.mkdir(parents=True)
-        yield new
-        if path.exists():
-            path.rmdir()
-        os.replace(new, path)
-    except OSError as e:
-        if e.errno is None:  # it says all itself
-            raise
-        raise type(e)(e.errno, e.strerror, str(path)) from None
+        with named(path):
+            new.mkdir(parents=True)
+            yield new
+            if path.exists():
+                path.rmdir()
+            os.replace(new, path)
     finally:
         shutil.rmtree(new, ignore_errors=True)
 
@@ -99,13 +109,15 @@ def write_hf(
     config = config_to_hf(model.config)
     kind, tokens = config["model_type"], ends(tokenizer, origin)
     ids = {f"{name}_token_id": tokenizer.special_tokens[t] for name, t in tokens.items()}
+    none = dict.fromkeys(("bos_token_id", "eos_token_id"))  # else transformers has ids of its own
     state = (gpt2_to_hf if kind == "gpt2" else llama_to_hf)(own_state(model))
     if model.config.tie_weights:
         del state["lm_head.weight"]
-    whole = {"architectures": [ARCHITECTURES[kind]], "dtype": "float32", **config, **ids}
+    whole = {"architectures": [ARCHITECTURES[kind]], "dtype": "float32", **config, **none, **ids}
     special = {f"{name}_token": token for name, token in tokens.items()}
     described: dict[str, Any] = {"tokenizer_class": "PreTrainedTokenizerFast", **special}
     described["clean_up_tokenization_spaces"] = False
+    described["model_input_names"] = ["input_ids", "attention_mask"]  # transformers 4 has a third
     described["model_max_length"] = model.config.block_size
     with new_directory(path) as new:
         write_json(new / "config.json", whole)
@@ -117,13 +129,25 @@ def write_hf(
             (new / "chat_template.jinja").write_text(origin.chat_template, encoding="utf-8")
         card = model_card(run, path.name, model, origin, checkpoint)
         (new / "README.md").write_text(card, encoding="utf-8")
-    return f"{ARCHITECTURES[kind]}; AutoModelForCausalLM.from_pretrained({str(path)!r})"
+    size = megabytes(*path.iterdir())
+    load = f"AutoModelForCausalLM.from_pretrained({str(path)!r})"
+    return f"{ARCHITECTURES[kind]}, {size}; {load}"
+
+
+def megabytes(*files: Path) -> str:
+    """How large files are together: "540 MB"."""
+    return f"{sum(file.stat().st_size for file in files) / 1e6:,.1f} MB"
 
 
 def ggml_type(name: str, tensor: Tensor, dtype: str) -> str:
-    """What a tensor is written as: vectors and positions stay F32. ValueError for odd rows."""
+    """What a tensor is written as: vectors and positions stay F32.
+
+    Raises ValueError for odd rows, and for numbers that are too large.
+    """
     if dtype == "F32" or tensor.ndim < 2 or name.startswith("position_embd"):
         return "F32"
+    if dtype == "F16" and (most := float(tensor.abs().max())) > MOST:
+        raise ValueError(f"F16 ends at {MOST}; {name} has {most:g}: take F32")
     if dtype == "Q8_0" and tensor.size(-1) % ROW:
         width = tensor.size(-1)
         raise ValueError(f"Q8_0 needs rows of a multiple of {ROW}; {name} has {width}: take F16")
@@ -141,9 +165,7 @@ def write_gguf(
     """Write what llama.cpp loads; what it is, in a few words."""
     gguf = package()
     arch, metadata = config_to_gguf(model.config)
-    if tokenizer.pattern not in PRE_OF:
-        known = ", ".join(PRE_OF)
-        raise ValueError(f"llama.cpp can't split words by {tokenizer.pattern!r}; known: {known}")
+    check_tokenizer(tokenizer, origin)
     state = to_gguf(arch, own_state(model), model.config)
     types = {name: ggml_type(name, tensor, dtype) for name, tensor in state.items()}
     if path.is_dir():
@@ -151,14 +173,15 @@ def write_gguf(
     if path.exists():
         raise ValueError(f"{path} exists; choose another, or remove it")
     path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as part, closing(gguf.GGUFWriter(part, arch)) as writer:
+    with (
+        named(path),
+        replacing(path) as part,
+        closing(gguf.GGUFWriter(part, arch)) as writer,
+    ):
+        add_metadata(writer, {**metadata, "llm_tiny.config": json.dumps(asdict(model.config))})
         writer.add_name(run.name)
         if origin.license:
             writer.add_license(origin.license)
-        for key, value in metadata.items():
-            add = {int: writer.add_uint32, float: writer.add_float32, str: writer.add_string}
-            add[type(value)](key, value)
-        writer.add_string("llm_tiny.config", json.dumps(asdict(model.config)))
         add_tokenizer(writer, tokenizer, origin, model.config)
         for name, tensor in state.items():
             kind = gguf.GGMLQuantizationType[types[name]]
@@ -167,16 +190,36 @@ def write_gguf(
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
         writer.write_tensors_to_file()
-    return f"{arch}, {dtype}, {path.stat().st_size / 1e6:,.0f} MB; llama.cpp: llama-cli -m {path}"
+    return f"{arch}, {dtype}, {megabytes(path)}; llama.cpp: llama-cli -m {path}"
+
+
+def check_tokenizer(tokenizer: BPETokenizer, origin: Pretrained) -> None:
+    """Raise ValueError for a tokenizer that llama.cpp would take for another."""
+    if tokenizer.pattern not in PRE_OF:
+        known = ", ".join(PRE_OF)
+        raise ValueError(f"llama.cpp can't split words by {tokenizer.pattern!r}; known: {known}")
+    if "eos" not in ends(tokenizer, origin):
+        raise ValueError(f"llama.cpp would end texts at id 11: train one with {END_OF_TEXT}")
+    if tokenizer.pattern == "llama3":  # llama.cpp takes a whole word first where it is a token
+        t = tokenizer
+        check_ignored_merges(Parts(t.vocab, t.merges, t.special_tokens, t.pattern))
+
+
+def add_metadata(writer: Any, values: Mapping[str, int | float | str]) -> None:
+    """Write keys and values, each as its kind of value is written."""
+    add = {int: writer.add_uint32, float: writer.add_float32, str: writer.add_string}
+    for key, value in values.items():
+        add[type(value)](key, value)
 
 
 def add_tokenizer(
     writer: Any, tokenizer: BPETokenizer, origin: Pretrained, config: GPTConfig
 ) -> None:
     """Write a tokenizer's tokens and merges, and the chat template."""
-    special = {i: text for text, i in tokenizer.special_tokens.items()}
+    special = set(tokenizer.special_tokens.values())
+    spelt_vocab = spellings(tokenizer.vocab, tokenizer.special_tokens)
     unused = range(tokenizer.vocab_size, config.vocab_size)
-    tokens = [special.get(i) or spelt(t) for i, t in sorted(tokenizer.vocab.items())]
+    tokens = [token for _, token in sorted(spelt_vocab.items())]
     tokens += [f"[unused{i}]" for i in unused]
     types = [CONTROL if i in special else 1 for i in range(tokenizer.vocab_size)]
     writer.add_tokenizer_model("gpt2")

@@ -125,13 +125,13 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
 
 
 def write_safetensors(path: Path, state: dict[str, Tensor]) -> None:
-    """Write tensors, which may share no memory, with the mark of PyTorch."""
-    whole = {name: tensor.contiguous() for name, tensor in state.items()}
+    """Write tensors, which may share no memory, with the mark of PyTorch. OSError if it can't."""
     safetensors = package()
+    whole = {name: tensor.contiguous() for name, tensor in state.items()}
     try:
         safetensors.torch.save_file(whole, path, metadata={"format": "pt"})
     except safetensors.SafetensorError as e:  # its word for a disk that is full
-        raise OSError(f"cannot write {path}; is the disk full? ({str(e)[:60]})") from None
+        raise OSError(str(e)) from None
     mask = os.umask(0)
     os.umask(mask)
     path.chmod(0o666 & ~mask)  # safetensors lets nobody else read it
