@@ -195,8 +195,7 @@ def gpt2_files(text):
     """vocab.json and merges.txt in GPT-2's form, of a small vocabulary."""
     BPETokenizer.train([text], 300).save_hf("hf.json")
     model = json.loads(Path("hf.json").read_text(encoding="utf-8"))["model"]
-    ids = {**model["vocab"], "<|endoftext|>": len(model["vocab"])}
-    Path("vocab.json").write_text(json.dumps(ids), encoding="utf-8")
+    Path("vocab.json").write_text(json.dumps(model["vocab"]), encoding="utf-8")
     lines = ["#version: 0.2", *map(" ".join, model["merges"])]
     Path("merges.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
