@@ -16,7 +16,7 @@ PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c .ci/co
 CODE = tok model data utils tests *.py
 
 .DEFAULT_GOAL = help
-.PHONY: help train sample eval plot sweep bench import export bpe-train tokenizers format lint test test-slow clean
+.PHONY: help train sample eval plot sweep bench import export numpy bpe-train tokenizers format lint test test-slow clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-10s %s\n", $$1, $$2}'
@@ -60,6 +60,9 @@ import: $(VENV)/.installed-hub ## a pretrained model becomes a run: SOURCE=smoll
 
 export: $(VENV)/.installed-hub ## a run for other programs: RUN=my TO=hf|gguf|peft OUT=exported
 	$(BIN)/python -m utils.hub export $(RUN) --to $(TO) $(OUT) $(ARGS)
+
+numpy: $(VENV)/.installed ## train a GPT in NumPy alone, and let it write: ARGS="--steps 200"
+	@$(BIN)/python -m model.numpy_gpt $(ARGS)
 
 bpe-train: $(VENV)/.installed ## train a tokenizer: VOCAB=1000 TEXT=data/tiny.txt
 	$(BIN)/python -m tok.bpe train $(TEXT) --vocab $(VOCAB) --out tok/bpe.json
