@@ -7,7 +7,15 @@ from datetime import datetime
 from typing import Any
 
 Message = Mapping[str, str]  # role: system, user or assistant; content
-FAULTS = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)  # of its expressions
+FAULTS = (  # of its expressions
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    MemoryError,
+    RecursionError,
+    TypeError,
+    ValueError,
+)
 GENERATION = re.compile(r"{%(-?)\s*(end)?generation\s*(-?)%}")  # marks answers for training
 
 
