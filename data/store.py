@@ -7,7 +7,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -137,10 +137,10 @@ def forget_pages(tokens: np.ndarray) -> None:
 
 
 @contextmanager
-def new_directory(out: Path) -> Iterator[Path]:
-    """A directory to fill, which takes the position of `out` at the end if nothing failed."""
+def new_directory(out: Path, files: Set[str] = FILES) -> Iterator[Path]:
+    """A directory to fill with `files`, which becomes `out` at the end if nothing failed."""
     out.parent.mkdir(parents=True, exist_ok=True)
-    remove_stale(out)
+    remove_stale(out, files)
     new = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
     try:
         os.chmod(new, 0o777 & ~umask())
@@ -160,10 +160,10 @@ def check_out(out: Path) -> None:
         raise ValueError(f"{out} is the working directory; choose another --out")
 
 
-def remove_stale(out: Path, age: float = 86400) -> None:
-    """Remove what a killed preparation of `out` left beside it: ours alone, untouched for a day."""
+def remove_stale(out: Path, files: Set[str] = FILES, age: float = 86400) -> None:
+    """Remove what a killed writer of `out` left beside it: our files, untouched for a day."""
     for left in out.parent.glob(f".{glob.escape(out.name)}-*"):
-        ours = left.is_dir() and {p.name for p in left.iterdir()} <= FILES
+        ours = left.is_dir() and {p.name for p in left.iterdir()} <= files
         if ours and time.time() - left.stat().st_mtime > age:
             shutil.rmtree(left, ignore_errors=True)
 

@@ -289,7 +289,7 @@ DAMAGED = [
     (lambda p: hf_config(hidden_act="relu2"), "hidden_act='relu2'"),
     (lambda p: hf_config(num_hidden_layers=3), "not what the config says"),
     (lambda p: hf_config(num_hidden_layers=10**7), "2 layers, embeddings (310, 64), not 10000000"),
-    (lambda p: hf_config(max_position_embeddings=10**12), "is more than 1,048,576"),
+    (lambda p: hf_config(max_position_embeddings=10**12), "is more than 131,072"),
     (lambda p: hf_config(vocab_size=10**12), "not what the config says"),
     (lambda p: hf_config(hidden_size=32, head_dim=8), "not what the config says"),
     (lambda p: save(peer("llama", vocab_size=280)), "300 tokens, the model 280 embeddings"),

@@ -99,13 +99,18 @@ def new_run(path: Path) -> Iterator[Path]:
     After an error nothing is left of it. Raises ValueError as `check_free`; OSErrors name the path.
     """
     check_free(path)
-    new = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    from data.store import remove_stale  # needs numpy
+
+    remove_stale(path, {*MADE_FIRST, "best.pt", "pretrained.json"})  # of a process that was killed
+    new = path.with_name(f".{path.name}-{os.getpid()}")
     try:
         new.mkdir(parents=True, exist_ok=True)
         yield new
         if path.exists():
             numbered = (path.with_name(f"{path.name}-{n}") for n in itertools.count(1))
-            os.replace(path, next(old for old in numbered if not old.exists()))
+            old = next(old for old in numbered if not old.exists())
+            os.replace(path, old)
+            print(f"note: {path} was there; it is {old} now", file=sys.stderr)
         os.replace(new, path)
     except OSError as e:
         if e.errno is None:  # it says all itself

@@ -96,6 +96,8 @@ def scaling_from(rope: Mapping[str, Any], block_size: int) -> str:
         known = ", ".join(["default", "dynamic", *KINDS])
         raise ValueError(f"rope_type={kind!r} has no counterpart; known: {known}")
     keys = KINDS.get(ours, {})
+    if ours == "yarn" and rope.get("truncate") is True:  # what it is without being said
+        rope = {k: v for k, v in rope.items() if k != "truncate"}
     if odd := sorted(rope.keys() - keys.keys() - {"rope_type", "type", "rope_theta"}):
         raise ValueError(f"rope_type={kind!r} with {odd[0]}={rope[odd[0]]!r} has no counterpart")
     if ours == "default":

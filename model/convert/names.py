@@ -49,6 +49,8 @@ def from_hf(state: State, names: Mapping[str, str], prefix: str) -> dict[str, Te
     missing, `load_state_dict` says.
     """
     kept = {k.removeprefix(prefix): t for k, t in state.items() if not k.endswith(MASKS)}
+    if twice := sorted(k for k in kept if prefix + k in state and k in state):
+        raise ValueError(f"{twice[0]} is there twice, also as {prefix}{twice[0]}; keep one")
     ours = rename(kept, names)
     if "tok_emb.weight" not in ours:
         raise ValueError(f"the token embedding is missing among {len(state)} weights")

@@ -84,8 +84,9 @@ def read_hf(path: str | os.PathLike[str]) -> Parts:
             raise ValueError(
                 f"{key}={model[key]!r} can't be said by a byte-level tokenizer of ours"
             )
-    if found.get("normalizer"):
-        kind = found["normalizer"].get("type")
+    normalizer = found.get("normalizer")
+    if normalizer and normalizer != {"type": "Sequence", "normalizers": []}:
+        kind = normalizer.get("type")
         raise ValueError(f"it normalizes texts ({kind}), so that they don't come back as they were")
     if model.get("byte_fallback"):
         raise ValueError("byte_fallback, as SentencePiece has it; only byte-level BPE can be read")

@@ -6,7 +6,7 @@ from pathlib import Path
 from model.adapt.lora import add_lora, load_lora, lora_state
 from model.convert.peft import from_peft, to_peft
 from utils.config import flat, own_values, settings_from
-from utils.hub.exporter import new_directory, write_json
+from utils.hub.exporter import free_directory, write_json
 from utils.hub.importer import report, write_checkpoint, write_run
 from utils.hub.pretrained import Pretrained, read_pretrained
 from utils.hub.sources import Found, read_json
@@ -32,7 +32,7 @@ def export_adapters(run: Path, path: Path, which: str = "best") -> None:
     name = origin.source.split(",")[0] if origin else base["run"]
     if not origin or Path(name).is_absolute():  # a path of this machine helps nobody else
         name = Path(name).name
-    with new_directory(path) as new:
+    with free_directory(path) as new:
         write_json(new / CONFIG, {**said, "base_model_name_or_path": name})
         write_safetensors(new / WEIGHTS, dict(weights))
     n = sum(t.numel() for t in weights.values())
@@ -62,7 +62,7 @@ def import_adapters(source: Path, path: Path, base: str | None, merge: bool) -> 
         raise ValueError(f"{source}: {CONFIG} is damaged ({type(e).__name__}: {e})") from None
     except ValueError as e:
         raise ValueError(f"{source}: {e}") from None
-    origin = read_pretrained(run_dir(base)) or Pretrained(base)
+    origin = read_pretrained(run_dir(base)) or Pretrained(Path(base).name)
     if merge:
         found = Found(model.config, merged(model).state_dict(), tokenizer, origin)
         write_run(path, found)

@@ -22,8 +22,12 @@ SHOWN += ("seed", "dtype", "init", "lora")
 
 
 def read(path: Path) -> dict[str, Any]:
-    """A JSON file, or nothing where there is none."""
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    """A JSON object, or nothing where there is no file. ValueError if it is damaged."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        return {**found}
+    except (ValueError, TypeError) as e:
+        raise ValueError(f"{path} is damaged ({e}); remove it") from None
 
 
 def model_card(
@@ -55,9 +59,12 @@ def model_card(
         lines += ["", "## Scores", "", "| | loss (nats) | perplexity | bits per byte |"]
         lines += ["| --- | --- | --- | --- |"]
         rows = {k: v for k, v in scores.items() if isinstance(v, dict)}
-        for row, v in rows.items():
-            numbers = f"{v['val_loss']:.4f} | {v['ppl']:.2f} | {v['bits_per_byte']:.4f}"
-            lines += [f"| {row} | {numbers} |"]
+        try:
+            for row, v in rows.items():
+                numbers = f"{v['val_loss']:.4f} | {v['ppl']:.2f} | {v['bits_per_byte']:.4f}"
+                lines += [f"| {row} | {numbers} |"]
+        except (KeyError, TypeError, ValueError) as e:
+            raise ValueError(f"{run / 'eval.json'} is damaged ({e}); run eval.py again") from None
         lines += ["", f"On the validation split of {scores.get('text', 'its text')}."]
     elif checkpoint["step"]:
         lines += ["", f"Best validation loss {checkpoint['best_val_loss']:.4f} nats a token."]

@@ -1,17 +1,17 @@
 """A run leaves for other programs: a Hugging Face directory, a GGUF file, peft's adapters."""
 
 import json
-import os
-import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import asdict
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import numpy as np
 from torch import Tensor
 
+from data.store import new_directory
 from model import GPTConfig, TinyGPT
 from model.convert import config_to_hf, gpt2_to_hf, llama_to_hf
 from model.convert.gguf import config_to_gguf, to_gguf
@@ -27,6 +27,9 @@ from utils.hub.weights import write_safetensors
 from utils.training.models import load_model, merged
 
 ARCHITECTURES = {"gpt2": "GPT2LMHeadModel", "llama": "LlamaForCausalLM"}
+FILES = {"config.json", "generation_config.json", "model.safetensors", "README.md"}
+FILES |= {"tokenizer.json", "tokenizer_config.json", "chat_template.jinja"}
+FILES |= {"adapter_config.json", "adapter_model.safetensors"}
 ROW = 32  # values in a block of Q8_0
 MOST = 65504  # float16's largest number
 PRE_OF = {pattern: pre for pre, pattern in reversed(PRE.items())}  # gpt2 -> gpt-2
@@ -64,20 +67,12 @@ def named(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def new_directory(path: Path) -> Iterator[Path]:
+def free_directory(path: Path) -> Iterator[Path]:
     """A directory to fill, which becomes `path` at the end. ValueError if that holds something."""
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise ValueError(f"{path} exists; choose another, or remove it")
-    new = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with named(path):
-            new.mkdir(parents=True)
-            yield new
-            if path.exists():
-                path.rmdir()
-            os.replace(new, path)
-    finally:
-        shutil.rmtree(new, ignore_errors=True)
+    with named(path), new_directory(path, FILES) as new:
+        yield new
 
 
 def write_json(path: Path, values: dict[str, Any]) -> None:
@@ -119,7 +114,7 @@ def write_hf(
     described["clean_up_tokenization_spaces"] = False
     described["model_input_names"] = ["input_ids", "attention_mask"]  # transformers 4 has a third
     described["model_max_length"] = model.config.block_size
-    with new_directory(path) as new:
+    with free_directory(path) as new:
         write_json(new / "config.json", whole)
         write_safetensors(new / "model.safetensors", state)
         tokenizer.save_hf(new / "tokenizer.json")
@@ -190,7 +185,7 @@ def write_gguf(
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
         writer.write_tensors_to_file()
-    return f"{arch}, {dtype}, {megabytes(path)}; llama.cpp: llama-cli -m {path}"
+    return f"{arch}, {dtype}, {megabytes(path)}; llama.cpp: llama-cli -m {quote(str(path))}"
 
 
 def check_tokenizer(tokenizer: BPETokenizer, origin: Pretrained) -> None:

@@ -190,7 +190,11 @@ class GGUFFile:
         if t.kind not in PLAIN:
             gguf = package()
             rows = raw.reshape(*t.shape[:-1], -1)
-            found: np.ndarray = gguf.quants.dequantize(rows, gguf.GGMLQuantizationType(t.kind))
+            try:
+                found: np.ndarray = gguf.quants.dequantize(rows, gguf.GGMLQuantizationType(t.kind))
+            except NotImplementedError:
+                kind = f"{name_of(t.kind)}, which the package gguf can't read"
+                raise ValueError(f"{name!r} is of the data type {kind}; convert it") from None
             return found.reshape(t.shape)
         numbers: np.ndarray = raw.view(PLAIN[t.kind][1]).reshape(t.shape)
         if t.kind != BF16:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from model import GPTConfig
+from model import GPTConfig, TinyGPT
 from tok import Tokenizer
 from tok.storage import fingerprint
 from utils.config import Settings, flat, settings_from, write_yaml
@@ -21,7 +21,7 @@ from utils.training.checkpoint import KEYS, rng_state
 from utils.training.checkpoint import VERSION as CHECKPOINT
 from utils.training.models import assembled, load_model, merged
 
-LONGEST = 1 << 20  # tokens: RoPE's tables take 8 bytes of each pair of a head
+LONGEST = 1 << 17  # tokens, as LLaMA 3.1: RoPE's tables take 8 bytes of each pair of a head
 
 
 def check_size(config: GPTConfig, state: Mapping[str, Tensor]) -> None:
@@ -33,7 +33,21 @@ def check_size(config: GPTConfig, state: Mapping[str, Tensor]) -> None:
         said = f"{config.n_layer} and {shape}"
         raise ValueError(f"the weights are not what the config says: {found}, not {said}")
     if config.block_size > LONGEST:
-        raise ValueError(f"block_size={config.block_size} is more than {LONGEST:,}; lower it there")
+        cure = "lower max_position_embeddings in its config.json"
+        raise ValueError(
+            f"a context of {config.block_size} tokens is more than {LONGEST:,}; {cure}"
+        )
+
+
+def fitted(found: Found) -> TinyGPT:
+    """The model. ValueError if its weights are not those of its config, or its tokens too many."""
+    check_size(found.config, found.state)
+    V, rows = found.tokenizer.vocab_size, found.config.vocab_size
+    if rows < V:
+        raise ValueError(
+            f"the tokenizer has {V} tokens, the model {rows} embeddings; they do not fit"
+        )
+    return assembled("gpt", found.config, found.state)
 
 
 def write_run(path: Path, found: Found) -> None:
@@ -41,12 +55,11 @@ def write_run(path: Path, found: Found) -> None:
 
     Raises ValueError if the weights are not those of the config, or the tokenizer has more ids.
     """
-    config, V = found.config, found.tokenizer.vocab_size
-    check_size(config, found.state)
-    if config.vocab_size < V:
-        had = f"{config.vocab_size} embeddings"
-        raise ValueError(f"the tokenizer has {V} tokens, the model {had}; they do not fit")
-    model = assembled("gpt", config, found.state)
+    config = found.config
+    try:
+        model = fitted(found)
+    except ValueError as e:
+        raise ValueError(f"{found.origin.source}: {e}") from None
     shape = {k: v for k, v in asdict(config).items() if k != "vocab_size"}
     settings = settings_from({**shape, "run": path.name, "data": ""})
     parts = {"model": model.state_dict(), "base": None}
@@ -121,7 +134,7 @@ def import_merged(source: Path, path: Path) -> Path:
         raise ValueError(f"{source} has no adapters to merge")
     if path.name == Path(base["run"]).name:
         raise ValueError(f"--run must name another run than {path}, which the adapters need")
-    origin = read_pretrained(source) or Pretrained(str(source))
+    origin = read_pretrained(source) or Pretrained(source.name)
     config = model.config
     found = Found(config, merged(model).state_dict(), tokenizer, origin)
     write_run(path, found)
@@ -132,12 +145,13 @@ def import_merged(source: Path, path: Path) -> Path:
 def report(path: Path, found: Found) -> None:
     """Say what has become a run."""
     o, c = found.origin, found.config
+    for note in found.notes:
+        print(f"note    {note}")
     n = sum({t.data_ptr(): t.numel() for t in found.state.values()}.values())
     print(f"source  {o.source}" + (f", licence {o.license}" if o.license else ""))
     print(f"model   {n:,} parameters, {c.n_layer} blocks of {c.d_model}, {c.block_size:,} tokens")
-    print(
-        f"run     {path}; next: python sample.py --run {path}" + " --chat" * bool(o.chat_template)
-    )
+    way = " --chat" * bool(o.chat_template)
+    print(f"run     {path}; next: python sample.py --run {quote(str(path))}{way}")
 
 
 def came_from(run: Path, source: str) -> bool:

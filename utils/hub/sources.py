@@ -41,6 +41,7 @@ class Found:
     state: Mapping[str, Tensor]
     tokenizer: Tokenizer
     origin: Pretrained
+    notes: tuple[str, ...] = ()  # what its tokenizer does, and ours does not
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -73,9 +74,27 @@ def from_directory(path: Path) -> Found:
     try:
         state = BASES[kind](weights)
         check_head(config, state)
-    except ValueError as e:
-        raise ValueError(f"{path}: {e}") from None
-    return Found(config, state, tokenizer, origin_of(path, hf, tokenizer))
+    except (ValueError, RuntimeError) as e:
+        raise ValueError(f"{path}: {' '.join(str(e).split())[:200]}") from None
+    notes = notes_on(read_json(path / "tokenizer.json"))
+    return Found(config, state, tokenizer, origin_of(path, hf, tokenizer), notes)
+
+
+def notes_on(tokenizer: Mapping[str, Any]) -> tuple[str, ...]:
+    """What a tokenizer.json does to texts that ours leaves alone."""
+    post = tokenizer.get("post_processor") or {}
+    steps = post.get("processors", [post])
+    around = {token for step in steps for token in step.get("special_tokens") or {}}
+    plain = [t["content"] for t in tokenizer.get("added_tokens") or [] if not t.get("special")]
+    notes = []
+    if around:
+        them = " and ".join(sorted(around))
+        notes.append(
+            f"its own tokenizer puts {them} around a text; here a prompt is as you write it"
+        )
+    if plain:
+        notes.append(f"{plain[0]!r} in a text is text here, as all special tokens are")
+    return tuple(notes)
 
 
 def check_head(config: GPTConfig, state: Mapping[str, Tensor]) -> None:
@@ -126,8 +145,9 @@ def from_gguf_file(path: Path) -> Found:
         return found_in(file)
     except ValueError as e:
         raise ValueError(str(e) if str(e).startswith(str(path)) else f"{path}: {e}") from None
-    except (KeyError, TypeError, IndexError, AttributeError) as e:
-        raise ValueError(f"{path}: its metadata is damaged ({type(e).__name__}: {e})") from None
+    except (KeyError, TypeError, IndexError, AttributeError, RuntimeError) as e:
+        said = " ".join(f"{type(e).__name__}: {e}".split())[:200]
+        raise ValueError(f"{path}: its metadata is damaged ({said})") from None
 
 
 def found_in(file: GGUFFile) -> Found:
@@ -141,7 +161,7 @@ def found_in(file: GGUFFile) -> Found:
     bias = "blk.0.attn_output.bias" in file.tensors
     config = replace(config, tie_weights=tied, bias=bias)
     if text := m.get("llm_tiny.config"):  # written by us: also what the format has no word for
-        config = GPTConfig(**json.loads(text))
+        config = same_model(GPTConfig(**json.loads(text)), config)
     if FREQS in file.tensors:
         config = with_slower(config, torch.from_numpy(file.array(FREQS)))
     state = from_gguf(arch, {k: torch.from_numpy(a) for k, a in arrays(file)}, config)
@@ -154,6 +174,16 @@ def found_in(file: GGUFFile) -> Found:
     chat, license = m.get("tokenizer.chat_template"), str(m.get("general.license", ""))
     origin = Pretrained(file.path.name, license, arch, special("bos"), special("eos"), chat)
     return Found(config, state, tokenizer, origin)
+
+
+def same_model(ours: GPTConfig, said: GPTConfig) -> GPTConfig:
+    """Our own metadata's config. ValueError if the format's metadata, and the tensors, differ."""
+    names = ("vocab_size", "block_size", "n_layer", "n_head", "kv_heads", "d_model", "hidden")
+    for name in (*names, "norm_eps", "pos", "norm", "mlp", "tie_weights", "bias"):
+        one, other = getattr(ours, name), getattr(said, name)
+        if one != other:
+            raise ValueError(f"llm_tiny.config has {name}={one}, the other metadata {other}")
+    return ours
 
 
 def gguf_tokenizer(m: Mapping[str, Any]) -> BPETokenizer:
