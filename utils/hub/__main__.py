@@ -8,6 +8,7 @@ python -m utils.hub import my --merge --run whole           # a run's adapters, 
 python -m utils.hub export my --to hf exported              # AutoModelForCausalLM reads it
 python -m utils.hub export my --to gguf my.gguf --type Q8_0 # llama.cpp reads it
 python -m utils.hub export my --to peft adapters
+python -m utils.hub export my --to html my.html --type f16  # a page that runs the model by itself
 """
 
 from collections.abc import Sequence
@@ -15,6 +16,21 @@ from pathlib import Path
 
 from tok.cli import Parser, run
 from utils.runs import run_dir
+
+TYPES = {  # what weights may be written as; the first unless --type says otherwise
+    "hf": ("F32",),
+    "gguf": ("F32", "F16", "Q8_0"),
+    "peft": ("F32",),
+    "html": ("F16", "INT8"),
+}
+
+
+def weights_type(to: str, given: str | None) -> str:
+    """The type of weights that an export writes. ValueError for one that the format lacks."""
+    if given is not None and given not in TYPES[to]:
+        takers = " and ".join(name for name, types in TYPES.items() if given in types)
+        raise ValueError(f"--type {given} is for {takers}; {to} takes {', '.join(TYPES[to])}")
+    return given or TYPES[to][0]
 
 
 def parser() -> Parser:
@@ -28,9 +44,11 @@ def parser() -> Parser:
     a.add_argument("--merge", action="store_true", help="add adapters to the weights")
     b = ways.add_parser("export", help="write a run for other programs")
     b.add_argument("source", metavar="RUN", help="a name under runs/, or a path")
-    b.add_argument("--to", required=True, choices=("hf", "gguf", "peft"), help="the format")
-    b.add_argument("path", metavar="PATH", help="the directory (hf, peft) or file (gguf) to write")
-    b.add_argument("--type", default="F32", choices=("F32", "F16", "Q8_0"), help="weights of gguf")
+    b.add_argument("--to", required=True, choices=TYPES, help="the format")
+    b.add_argument("path", metavar="PATH", help="the directory (hf, peft) or file to write")
+    types = sorted({kind for kinds in TYPES.values() for kind in kinds})
+    about = "weights of gguf: F32 (default), F16, Q8_0; of html: F16 (default), INT8"
+    b.add_argument("--type", type=str.upper, choices=types, help=about)
     b.add_argument("--ckpt", default="best", choices=("best", "last"), help="which checkpoint")
     return p
 
@@ -53,14 +71,24 @@ def main(argv: Sequence[str] | None = None) -> None:
             from utils.hub.importer import import_source
 
             import_source(a.source, a.run, merge=a.merge)
-    elif a.to == "peft" and a.type == "F32":
+    else:
+        write(run_dir(a.source), a.to, a.path, weights_type(a.to, a.type), a.ckpt)
+
+
+def write(run: Path, to: str, path: str, dtype: str, which: str) -> None:
+    """Export a run."""
+    if to == "html":
+        from utils.hub.html import export_html
+
+        export_html(run, Path(path), dtype, which)
+    elif to == "peft":
         from utils.hub.adapters import export_adapters
 
-        export_adapters(run_dir(a.source), Path(a.path), a.ckpt)
+        export_adapters(run, Path(path), which)
     else:
         from utils.hub.exporter import export
 
-        export(run_dir(a.source), a.to, a.path, dtype=a.type, which=a.ckpt)
+        export(run, to, path, dtype=dtype, which=which)
 
 
 if __name__ == "__main__":

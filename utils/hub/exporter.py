@@ -40,8 +40,6 @@ def export(run: Path, to: str, path: str, *, dtype: str = "F32", which: str = "b
 
     Raises ValueError for what the format can't say, or a path that holds something else.
     """
-    if to != "gguf" and dtype != "F32":
-        raise ValueError(f"--type {dtype} is for gguf; {to} is written in F32")
     model, tokenizer, checkpoint = load_model(run, which)
     if not isinstance(tokenizer, BPETokenizer):
         kind = type(tokenizer).__name__

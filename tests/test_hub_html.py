@@ -1,0 +1,179 @@
+"""python -m utils.hub export --to html: what a page computes is what PyTorch computes."""
+
+from dataclasses import fields
+from functools import partial
+from typing import get_args
+
+import pytest
+import torch
+from html_pages import BASE, CONFIGS, make_run, model, needs_node, tokenizer, worker
+
+from model import GPTConfig, generate
+from model.generation.sampling import probabilities
+from utils.hub.__main__ import main
+from utils.hub.html import own_state, packed
+from utils.training.models import assembled
+
+IDS = torch.randint(280, (2, 24), generator=torch.Generator().manual_seed(3))
+
+
+def page_of(built, *flags):
+    """Export a model; the file."""
+    make_run("runs/a", built, tokenizer())
+    main(["export", "a", "--to", "html", "a.html", *flags])
+    return "a.html"
+
+
+def rounded(built, dtype="f16"):
+    """The model with the weights that a page holds."""
+    state = packed(own_state(built), dtype)[2]
+    return assembled("gpt", built.config, state).eval()
+
+
+def test_the_configs_cover_every_setting_and_choice():
+    """A setting that the page has never heard of fails here first."""
+    configs = [GPTConfig(**{**BASE, **change}) for change in CONFIGS.values()]
+    for field in fields(GPTConfig):
+        used = {getattr(config, field.name) for config in configs}
+        assert used >= set(get_args(field.type)), field.name
+        assert used - {field.default}, field.name
+
+
+@needs_node
+@pytest.mark.parametrize("name", CONFIGS)
+def test_logits_attention_and_lens_are_those_of_pytorch(name):
+    built = model(**CONFIGS[name])
+    body = """
+    const whole = given.map((ids) => {
+      model.forget(0);
+      model.read(ids);
+      return ids.map((_, t) => model.logits(t));
+    });
+    const heads = ask("attention", { from: 0 });
+    const lens = model.stream.map((_, depth) => model.logits(5, depth));
+    model.forget(4);
+    for (const id of given[1].slice(4)) model.read([id]);
+    return [whole, heads, lens, given[1].map((_, t) => model.logits(t))];
+    """
+    whole, heads, lens, steps = map(torch.tensor, worker(page_of(built), body, IDS.tolist()))
+    twin = rounded(built)
+    seen, streams = watched(twin)
+    with torch.no_grad():
+        want, exact = twin(IDS)[0], built(IDS)[0]
+        depths = torch.stack([twin.head(twin.norm(x)) for x in streams])
+    size = want.abs().max()
+    assert (whole - exact).abs().max() < 2e-3 * size  # a float16 is good to 5e-4
+    assert (whole - want).abs().max() < 1e-5 * size
+    assert (steps - want[1]).abs().max() < 1e-5 * size
+    assert (lens - depths[:, 1, 5]).abs().max() < 1e-5 * depths.abs().max()
+    torch.testing.assert_close(heads, torch.stack(seen)[:, 1].flatten(-2), atol=1e-5, rtol=0)
+
+
+def watched(twin):
+    """Lists that a forward pass fills: attention (B,H,T,T) of each layer, and residual streams."""
+    seen, streams = [], []
+
+    def watch(q, k, v, attend, **kwargs):
+        eye = torch.eye(k.size(2)).expand(k.size(0), k.size(1), -1, -1)  # what v = 1 would gather
+        seen.append(attend(q, k, eye, **kwargs))
+        return attend(q, k, v, **kwargs)
+
+    twin.blocks[0].register_forward_pre_hook(lambda _, args: streams.append(args[0]))
+    for block in twin.blocks:
+        block.attn.attend = partial(watch, attend=block.attn.attend)
+        block.register_forward_hook(lambda *args: streams.append(args[-1]))
+    return seen, streams
+
+
+@needs_node
+@pytest.mark.parametrize("name", ["gpt2", "llama", "slides"])
+def test_a_head_switched_off_is_a_head_zeroed(name):
+    built = model(**CONFIGS[name])
+    body = """
+    const off = ["0,1", "1,3"];
+    await ask("read", { ids: given, off: [] });
+    const { surprises } = await ask("read", { ids: given, off });
+    return [given.map((_, t) => model.logits(t)), surprises];
+    """
+    logits, surprises = map(torch.tensor, worker(page_of(built), body, IDS[0].tolist()))
+    twin, D = rounded(built), built.config.d_model // built.config.n_head
+    with torch.no_grad():
+        before = twin(IDS[:1])[0][0]
+        for layer, head in ((0, 1), (1, 3)):
+            twin.blocks[layer].attn.proj.weight[:, head * D : (head + 1) * D] = 0
+        want = twin(IDS[:1])[0][0]
+    assert (want - before).abs().max() > 0.01
+    assert (logits - want).abs().max() < 1e-5 * want.abs().max()
+    bits = (
+        -want[:-1, : tokenizer().vocab_size].log_softmax(-1).gather(1, IDS[0, 1:, None])[:, 0]
+        / torch.tensor(2.0).log()
+    )
+    torch.testing.assert_close(surprises, bits, atol=1e-4, rtol=0)
+
+
+@needs_node
+@pytest.mark.parametrize("name", ["gpt2", "speedrun", "slides", "spare rows"])
+@pytest.mark.parametrize("length", [1, 40])
+def test_it_writes_what_sample_writes_by_the_same_seed(name, length):
+    """Past block_size, and from a prompt that is longer."""
+    built = model(**CONFIGS[name])
+    prompt = torch.randint(300, (length,), generator=torch.Generator().manual_seed(5)).tolist()
+    sampling = {"temperature": 0.8, "top_k": 40, "top_p": 0.9}
+    body = """
+    ask("seed", { seed: 7 });
+    const ids = [...given.prompt];
+    for (let i = 0; i < 60; i++) {
+      await ask("read", { ids, off: [], goesOn: i > 0 });
+      ids.push(ask("step", given));
+    }
+    return ids.slice(given.prompt.length);
+    """
+    written = worker(page_of(built), body, {"prompt": prompt, "sampling": sampling})
+    known = tokenizer().vocab_size
+    drawn = generate(rounded(built), [prompt], 60, seed=7, vocab_size=known, **sampling)
+    assert written == [int(i) for i in drawn]
+
+
+@needs_node
+def test_probabilities_and_random_numbers_are_those_of_pytorch():
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(4, 50, generator=generator) * 3
+    logits[1] = logits[1].round()  # ties
+    settings = [
+        {"temperature": t, "top_k": k, "top_p": p}
+        for t in (0, 0.3, 1, 2.5)
+        for k in (None, 1, 7, 100)
+        for p in (None, 0.1, 0.9, 1)
+    ]
+    seeds = [0, 1, 1337, 2**32 - 1]
+    body = """
+    const uniforms = given.seeds.map((seed) => {
+      const numbers = new Uniforms(seed);
+      return Array.from({ length: 700 }, () => numbers.next());
+    });
+    const given_or = (s) => ({ ...s, top_k: s.top_k || 0, top_p: s.top_p ?? 1 });
+    const p = given.settings.map((s) => given.logits.map((z) => probabilities(z, given_or(s))));
+    return { uniforms, p };
+    """
+    found = worker(
+        page_of(model()), body, {"logits": logits.tolist(), "settings": settings, "seeds": seeds}
+    )
+    for seed, numbers in zip(seeds, found["uniforms"], strict=True):
+        generator = torch.Generator().manual_seed(seed)
+        assert numbers == torch.rand(700, generator=generator).tolist()
+    for setting, p in zip(settings, found["p"], strict=True):
+        want = probabilities(logits, **setting)
+        p = torch.tensor(p).float()
+        assert ((p > 0) == (want > 0)).all(), setting
+        torch.testing.assert_close(p, want, atol=1e-6, rtol=1e-5)
+
+
+@needs_node
+def test_int8_is_half_the_size_and_near():
+    built = model(**CONFIGS["llama"])
+    body = "model.read(given); return given.map((_, t) => model.logits(t));"
+    logits = torch.tensor(worker(page_of(built, "--type", "int8"), body, IDS[0].tolist()))
+    with torch.no_grad():
+        want, exact = rounded(built, "int8")(IDS[:1])[0][0], built(IDS[:1])[0][0]
+    assert (logits - want).abs().max() < 1e-5 * want.abs().max()
+    assert 1e-4 < (want - exact).abs().max() < 0.1 * exact.abs().max()
