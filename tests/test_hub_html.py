@@ -120,11 +120,10 @@ def test_it_writes_what_sample_writes_by_the_same_seed(name, length):
     prompt = torch.randint(300, (length,), generator=torch.Generator().manual_seed(5)).tolist()
     sampling = {"temperature": 0.8, "top_k": 40, "top_p": 0.9}
     body = """
-    ask("seed", { seed: 7 });
     const ids = [...given.prompt];
     for (let i = 0; i < 60; i++) {
       await ask("read", { ids, off: [], goesOn: i > 0 });
-      ids.push(ask("step", given));
+      ids.push(ask("step", { seed: 7, k: i, ...given }));
     }
     return ids.slice(given.prompt.length);
     """

@@ -33,7 +33,7 @@ from utils.writing.text import start_ids
 
 LARGEST = 12_000_000  # parameters: 24 MB in float16, and a second for 50 tokens of a prompt
 PAGE = Path(__file__).parent / "page"
-PARTS = ("style.css", "tokenizer.js", "draw.js", "ui.js")
+PARTS = ("style.css", "tokenizer.js", "draw.js", "show.js", "ui.js")
 WORKER = ("weights.js", "model.js", "sampling.js", "worker.js")
 TYPES = {"F16": "f16", "INT8": "int8"}
 CLASSES = {"letters": r"\p{L}", "digits": r"\p{N}", "spaces": r"\s"}

@@ -42,12 +42,28 @@ function dot(a, i, b, k, n) {
   return s0 + s1 + s2 + s3;
 }
 
-/** x (n,cols) W^T + b for W (rows,cols) -> (n,rows). */
+/** x (n,cols) W^T + b for W (rows,cols) -> (n,rows); four rows of x share what is read of W. */
 function linear(x, n, W, b, rows, cols) {
   const y = new Float32Array(n * rows);
-  for (let r = 0; r < rows; r++) { // a row of W serves all n while it is near
-    const bias = b ? b[r] : 0;
-    for (let t = 0; t < n; t++) y[t * rows + r] = dot(x, t * cols, W, r * cols, cols) + bias;
+  for (let r = 0; r < rows; r++) {
+    const w = r * cols, bias = b ? b[r] : 0;
+    let t = 0;
+    for (; t + 3 < n; t += 4) {
+      const x0 = t * cols, x1 = x0 + cols, x2 = x1 + cols, x3 = x2 + cols;
+      let s0 = bias, s1 = bias, s2 = bias, s3 = bias;
+      for (let c = 0; c < cols; c++) {
+        const value = W[w + c];
+        s0 += value * x[x0 + c];
+        s1 += value * x[x1 + c];
+        s2 += value * x[x2 + c];
+        s3 += value * x[x3 + c];
+      }
+      y[t * rows + r] = s0;
+      y[(t + 1) * rows + r] = s1;
+      y[(t + 2) * rows + r] = s2;
+      y[(t + 3) * rows + r] = s3;
+    }
+    for (; t < n; t++) y[t * rows + r] = dot(x, t * cols, W, w, cols) + bias;
   }
   return y;
 }

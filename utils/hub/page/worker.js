@@ -3,9 +3,11 @@
 "use strict";
 
 const SLICE = 16; // tokens read at a time; in between, a newer message may make them useless
-let model, known, uniforms;
+let model, known;
+let numbers = {}; // random ones, of the last seed
 let first = 0; // tokens of the text that the model reads no more
 let surprises = []; // in bits, of the tokens at positions 1, 2, ... that were read
+let lenses = []; // at each position that was asked for
 let newest = 0; // the id of the last `read` that was asked for
 
 /** Let messages come in. */
@@ -62,6 +64,7 @@ const answers = {
     model.off = new Set(off);
     model.forget(same ? common(context, model.ids) : 0);
     surprises.length = Math.min(surprises.length, Math.max(0, model.T - 1));
+    lenses.length = Math.min(lenses.length, model.T);
     while (model.T < context.length) {
       model.read(context.slice(model.T, model.T + SLICE));
       postMessage({ id, progress: model.T / context.length });
@@ -82,14 +85,11 @@ const answers = {
     return { rows, kept: after.reduce((sum, p) => sum + (p > 0), 0) };
   },
 
-  /** Start the random numbers of a seed. */
-  seed({ seed }) {
-    uniforms = new Uniforms(seed);
-  },
-
-  /** Draw the token that follows what was read. */
-  step({ sampling }) {
-    return draw(probabilities(knownLogits(model.T - 1), sampling), uniforms.next());
+  /** Draw the token that follows what was read, by the k-th random number of a seed. */
+  step({ sampling, seed, k }) {
+    if (numbers.seed !== seed) numbers = { seed, source: new Uniforms(seed), drawn: [] };
+    while (numbers.drawn.length <= k) numbers.drawn.push(numbers.source.next());
+    return draw(probabilities(knownLogits(model.T - 1), sampling), numbers.drawn[k]);
   },
 
   /** Attention of every head among the tokens from position `from` on: [layer][head] (n,n). */
@@ -105,12 +105,13 @@ const answers = {
     return Array.from({ length: L }, (_, l) => Array.from({ length: H }, (_, h) => one(l, h)));
   },
 
-  /** The logit lens at position t: for each depth, the n likeliest tokens as [id, p]. */
-  lens({ t, n }) {
-    return model.stream.map((_, depth) => {
+  /** The logit lens at positions t: for each depth, the n likeliest tokens as [id, p]. */
+  lens({ positions, n }) {
+    const depths = (t) => model.stream.map((_, depth) => {
       const p = softmax(Float64Array.from(knownLogits(t, depth)));
       return largest(p, n).map((i) => [i, p[i]]);
     });
+    return positions.map((t) => (lenses[t] ??= depths(t)));
   },
 };
 
