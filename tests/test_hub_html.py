@@ -2,17 +2,20 @@
 
 from dataclasses import fields
 from functools import partial
+from pathlib import Path
 from typing import get_args
 
 import pytest
 import torch
 from html_pages import BASE, CONFIGS, make_run, model, needs_node, tokenizer, worker
 
+import train
 from model import GPTConfig, generate
 from model.generation.sampling import probabilities
 from utils.hub.__main__ import main
-from utils.hub.html import own_state, packed
-from utils.training.models import assembled
+from utils.hub.packed import own_state, packed
+from utils.training.models import assembled, load_model
+from utils.writing.text import write_text
 
 IDS = torch.randint(280, (2, 24), generator=torch.Generator().manual_seed(3))
 
@@ -176,3 +179,68 @@ def test_int8_is_half_the_size_and_near():
         want, exact = rounded(built, "int8")(IDS[:1])[0][0], built(IDS[:1])[0][0]
     assert (logits - want).abs().max() < 1e-5 * want.abs().max()
     assert 1e-4 < (want - exact).abs().max() < 0.1 * exact.abs().max()
+
+
+@needs_node
+def test_adapters_are_merged(text_file):
+    make_run("runs/base", model(**CONFIGS["llama"]), tokenizer())
+    flags = [
+        "--data",
+        str(text_file),
+        "--init",
+        "base",
+        "--run",
+        "my",
+        "--steps",
+        "3",
+        "--lora",
+        "3",
+    ]
+    flags += ["--lr", "0.05", "--warmup", "0", "--device", "cpu", "--dtype", "float32"]
+    assert train.main([*flags, "--sample", "0", "--batch_size", "2"]) == 0
+    main(["export", "my", "--to", "html", "a.html"])
+    body = "model.read(given); return given.map((_, t) => model.logits(t));"
+    logits = torch.tensor(worker("a.html", body, IDS[0].tolist()))
+    (adapted, *_), (base, *_) = load_model(Path("runs/my")), load_model(Path("runs/base"))
+    with torch.no_grad():
+        want, other = adapted.eval()(IDS[:1])[0][0], base.eval()(IDS[:1])[0][0]
+    assert (logits - want).abs().max() < 2e-3 * want.abs().max()
+    assert (other - want).abs().max() > 1e-2 * want.abs().max()
+
+
+@needs_node
+def test_a_trained_run_writes_as_sample_does(toy_run):
+    main(["export", "my", "--to", "html", "a.html"])
+    built, tok, _ = load_model(toy_run)
+    body = """
+    const ids = header.end === null ? [...given] : [header.end, ...given];
+    for (let k = 0; k < 30; k++) {
+      await ask("read", { ids, off: [], goesOn: k > 0 });
+      ids.push(ask("step", { sampling: { temperature: 1 }, seed: 3, k }));
+    }
+    return [header.start, header.end, ids.slice(-30)];
+    """
+    start, end, ids = worker("a.html", body, tok.encode("the cat"))
+    assert (start, end) == (tok.encode("\n"), None)
+    assert tok.decode(ids) == write_text(rounded(built), tok, "the cat", 30, end=None, seed=3)
+
+
+def test_what_a_page_cannot_be_is_refused(error_of):
+    make_run("runs/a", model(), tokenizer())
+    export = partial(error_of, main, "export", "a", "--to", "html")
+    assert "--type Q8_0 is for gguf; html takes F16, INT8" in export("a.html", "--type", "Q8_0")
+    assert "exists; choose another" in export("runs")
+    with torch.no_grad():
+        big = model()
+        big.tok_emb.weight[3, 3] = 1e5
+    make_run("runs/b", big, tokenizer())
+    error = error_of(main, "export", "b", "--to", "html", "a.html")
+    assert "F16 ends at 65504; tok_emb.weight has 100000: take --type int8" in error
+    assert not Path("a.html").exists()
+
+
+def test_a_model_that_is_too_large_is_refused(error_of, monkeypatch):
+    monkeypatch.setattr("utils.hub.html.LARGEST", (n := model().n_params()) - 1)
+    make_run("runs/a", model(), tokenizer())
+    error = error_of(main, "export", "a", "--to", "html", "a.html")
+    assert f"{n:,} parameters, a page at most {n - 1:,}; train a smaller one" in error

@@ -10,7 +10,7 @@ from html_pages import CONFIGS, make_run, model, tokenizer
 from model import generate
 from tok import CharTokenizer
 from utils.hub.__main__ import main
-from utils.hub.html import own_state, packed
+from utils.hub.packed import own_state, packed
 from utils.training.models import assembled
 
 pytestmark = pytest.mark.skipif(
@@ -68,7 +68,7 @@ def test_it_reads_writes_and_shows_without_a_request():
         fill(page, TEXT)
         page.wait(f"document.querySelectorAll('.chip').length === {len(start)}")
         assert ids_of(page) == start
-        page.wait("document.querySelector('#caption').textContent.startsWith('Layer 1, head 1')")
+        page.wait("document.querySelector('#caption').textContent.startsWith('Block 1, head 1')")
         pixels = "c.getContext('2d').getImageData(0, 0, c.width, c.width).data"
         dark = (
             f"(() => {{ const c = document.querySelector('.head canvas'); return new Set({pixels})"
@@ -155,7 +155,7 @@ def test_it_works_by_keyboard_alone():
         tab_to(".head button")
         page.press("ArrowDown", "ArrowRight")
         assert focused("[data-layer='1'][data-head='1'] button[aria-pressed='true']")
-        page.wait("document.querySelector('#caption').textContent.startsWith('Layer 2, head 2')")
+        page.wait("document.querySelector('#caption').textContent.startsWith('Block 2, head 2')")
         tab_to("[data-layer='1'][data-head='1'] input")
         page.press(" ")
         page.wait("document.querySelector('.head.off') !== null")

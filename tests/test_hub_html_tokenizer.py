@@ -22,7 +22,7 @@ AWKWARD = (
 SPECIAL = ["<|endoftext|>", "</script>"]
 HAND = [
     *("", " ", "\n\n", "  x", "x  ", "a\r\n b", "12345 1²½", "日本語 text", "\ufeffBOM"),
-    *("It's WE'LL they'Re 'ſ O'\u017f", "🙂🙂\u200d🙂 é e\u0301", "\x85\x1c"),
+    *("It's WE'LL they'Re 'ſa O'\u017fb 'Sx", "🙂🙂\u200d🙂 é e\u0301", "\x85\x1c"),
     *("<|endoftext|> </script> <|endof", "x" * 300, " " * 50 + "a"),
 ]
 BROKEN = "ab \ud83d cd \udc00 \ud83d\ude42 e\ud83d"  # halves of pairs, and one whole
@@ -40,6 +40,7 @@ def bpe(pattern, text=TINY[:40_000], vocab=400):
 
 
 ENCODE = "return given.map((text) => tokenizer.encode(text));"
+WORDS = "return given.map((text) => [tokenizer.encode(text), text.match(tokenizer.pattern) || []]);"
 THERE_AND_BACK = """return given.map((text) => {
   const ids = tokenizer.encode(text);
   return [ids, tokenizer.decode(ids), ids.map((_, n) => tokenizer.decodeStream(ids.slice(0, n)))];
@@ -61,16 +62,17 @@ def texts_of(pattern):
 
 @needs_node
 @pytest.mark.parametrize("pattern", PATTERNS)
-def test_ids_are_those_of_python(pattern):
+def test_ids_and_words_are_those_of_python(pattern):
     mixed = TINY[:20_000] + "naïve 漢字 🙂 " * 50
     tok = bpe(pattern, mixed)
     texts = [*HAND, *texts_of(pattern), TINY[: 3_000 if pattern == "none" else None]]
     for name in ("grimm.txt", "wikitext2-test.txt") if SHARED.exists() else ():
         if pattern != "none":
             texts.append((SHARED / name).read_text(encoding="utf-8")[:200_000])
-    found = with_tokenizer(export(tok), ENCODE, texts)
-    for text, ids in zip(texts, found, strict=True):
+    found = with_tokenizer(export(tok), WORDS, texts)
+    for text, (ids, words) in zip(texts, found, strict=True):
         assert ids == tok.encode(text), text[:80]
+        assert words == regex.findall(PATTERNS[pattern], text)
 
 
 @needs_node

@@ -14,10 +14,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import regex
 import torch
-from torch import Tensor
 
 from data.store import end_id
 from model import GPTConfig, TinyGPT, generate
@@ -26,7 +24,8 @@ from tok import BPETokenizer, CharTokenizer, Tokenizer
 from tok.bpe.merges import MergeTable
 from tok.bpe.pretokenize import PATTERNS
 from tok.files import replacing
-from utils.hub.exporter import MOST, megabytes, named
+from utils.hub.exporter import megabytes, named
+from utils.hub.packed import TYPES, own_state, packed
 from utils.training.models import assembled, load_model, merged
 from utils.writing.defaults import SAMPLING
 from utils.writing.text import start_ids
@@ -35,12 +34,10 @@ LARGEST = 12_000_000  # parameters: 24 MB in float16, and a second for 50 tokens
 PAGE = Path(__file__).parent / "page"
 PARTS = ("style.css", "tokenizer.js", "draw.js", "show.js", "ui.js")
 WORKER = ("weights.js", "model.js", "sampling.js", "worker.js")
-TYPES = {"F16": "f16", "INT8": "int8"}
 CLASSES = {"letters": r"\p{L}", "digits": r"\p{N}", "spaces": r"\s"}
 CHECKED = 24  # tokens that the page computes again when it is opened
+PROMPT = "Once upon a time"  # what stands in the text box at first
 DIGITS = 7  # of the logits that it then compares
-
-State = dict[str, Tensor]
 
 
 def export_html(run: Path, path: Path, dtype: str = "F16", which: str = "best") -> None:
@@ -83,48 +80,12 @@ def page(
         "known": known,
         "start": start,
         "end": end,
+        "text": first_text(tokenizer),
         "sampling": SAMPLING,
         "check": {"ids": ids, "logits": logits},
         "facts": {**facts(name, model, checkpoint), "type": TYPES[dtype]},
     }
     return put_together(name, header, base64.b64encode(data).decode()), gap
-
-
-def own_state(model: TinyGPT) -> State:
-    """The weights in float32; of a tied head only the embedding."""
-    state = {name: tensor.detach().float() for name, tensor in model.state_dict().items()}
-    if model.config.tie_weights:
-        del state["head.weight"]
-    return state
-
-
-def packed(state: State, dtype: str) -> tuple[list[list[Any]], bytes, State]:
-    """Rows (name, shape, type, offset), the bytes, and the state that they give back."""
-    table, parts, rounded, size = [], [], {}, 0
-    for name, tensor in state.items():
-        kind = dtype if tensor.ndim == 2 else "f32"
-        part, back = packed_tensor(name, tensor.numpy(), kind)
-        table.append([name, list(tensor.shape), kind, size])
-        parts.append(part)
-        size += len(part)
-        rounded[name] = torch.from_numpy(back)
-    if "head.weight" not in rounded:
-        rounded["head.weight"] = rounded["tok_emb.weight"]
-    return table, b"".join(parts), rounded
-
-
-def packed_tensor(name: str, w: np.ndarray, kind: str) -> tuple[bytes, np.ndarray]:
-    """A tensor's bytes and what they are read as. ValueError for more than float16 can say."""
-    if kind == "f32":
-        return w.astype("<f4").tobytes(), w
-    most = np.abs(w).max()
-    if kind == "f16":
-        if not most <= MOST:
-            raise ValueError(f"F16 ends at {MOST}; {name} has {most:g}: take --type int8")
-        return w.astype("<f2").tobytes(), w.astype(np.float16).astype(np.float32)
-    scale = (np.abs(w).max(1) / 127).astype(np.float32)
-    q = np.round(w / np.where(scale, scale, 1)[:, None]).astype(np.int8)
-    return scale.astype("<f4").tobytes() + q.tobytes(), q * scale[:, None]
 
 
 @torch.no_grad()
@@ -139,6 +100,15 @@ def checked(
     logits, exact = rounded(x)[0][0], model(x)[0][0]
     last = [float(f"{z:.{DIGITS}g}") for z in logits[-1].tolist()]
     return ids, last, float((logits - exact).abs().max())
+
+
+def first_text(tokenizer: Tokenizer) -> str:
+    """PROMPT, or nothing where the tokenizer lacks one of its characters."""
+    try:
+        tokenizer.encode(PROMPT)
+    except ValueError:
+        return ""
+    return PROMPT
 
 
 def waves(config: GPTConfig) -> dict[str, Any]:

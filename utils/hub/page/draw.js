@@ -75,15 +75,18 @@ function drawThumbnail(canvas, attention, n) {
 function drawPicture(canvas, attention, n, labels, chosen) {
   const shade = shades(), text = getComputedStyle(document.body).color;
   const width = canvas.clientWidth || 320, dots = window.devicePixelRatio || 1;
-  const margin = Math.min(110, Math.round(width * 0.24));
+  const context = canvas.getContext("2d");
+  const font = (size) => `${size}px ${getComputedStyle(canvas).getPropertyValue("--mono")}`;
+  context.font = font(13);
+  const longest = Math.max(...labels.map((name) => context.measureText(name).width));
+  const margin = Math.min(110, width * 0.25, longest + 12);
   const m = Math.max(1, Math.min(n, Math.floor((width - margin) / 15)));
   const cell = Math.min(34, (width - margin) / m), height = margin + cell * m;
   canvas.width = width * dots;
   canvas.height = height * dots;
   canvas.style.height = `${height}px`;
-  const context = canvas.getContext("2d");
   context.scale(dots, dots);
-  context.font = `${Math.min(13, cell - 2)}px ${getComputedStyle(canvas).getPropertyValue("--mono")}`;
+  context.font = font(Math.min(13, cell - 2));
   context.textBaseline = "middle";
   for (let row = 0; row < m; row++) {
     const name = labels[n - m + row];

@@ -15,9 +15,9 @@ const state = {
   first: 0, // how many ids are beyond the context
   surprises: [], // in bits, of the ids in the context but the first
   selected: null, // an id's place in the text; null is the last one
-  head: [0, 0], // the layer and head that are enlarged
+  head: [0, 0], // the block and head that are enlarged
   off: new Set(), // heads that are switched off, as "layer,head"
-  clean: null, // mean surprise with all heads on
+  clean: {}, // the last text that was read with all heads on, and its mean surprise
   version: 0, // of the text: an answer to an older one is dropped
   read: 0, // the version that the model has read
 };
@@ -25,10 +25,11 @@ let shown = null; // the attention that is on the screen
 
 const say = (text) => ($("status").textContent = text);
 
-/** Show an error, or none. */
+/** Show an error, until which is mended nothing else can be done; or none (""). */
 function fail(text) {
   $("error").hidden = !text;
-  $("error").textContent = text || "";
+  $("error").textContent = text;
+  for (const id of ["buttons", "reading", "attending", "looking"]) $(id).inert = text !== "";
 }
 
 const ids = () => [...state.prompt, ...state.written];
@@ -50,6 +51,7 @@ async function refresh(goesOn = false) {
   const answer = await ask("read", { ids: ids(), off: [...state.off].sort(), goesOn });
   if (!answer || version !== state.version) return false;
   Object.assign(state, answer, { read: version });
+  if ($("status").textContent.startsWith("Reading")) say("");
   if (state.selected !== null && state.selected < state.first) state.selected = null;
   showTokens();
   await showSelected();
@@ -107,11 +109,11 @@ function showSurprise() {
   const unseen = state.first ? `; the first ${state.first} are beyond its context, and not seen` : "";
   const level = bits === null ? "" : `, a surprise of ${bits.toFixed(2)} bits each`;
   $("surprise").textContent = `${ids().length} tokens${level}${unseen}`;
-  if (!state.off.size) state.clean = bits;
-  const known = state.off.size && bits !== null && state.clean !== null;
-  $("effect").textContent = known
-    ? `${state.off.size} switched off: ${bits.toFixed(2)} bits a token on this text, ` +
-      `with all heads ${state.clean.toFixed(2)}`
+  const text = ids().join();
+  if (!state.off.size) state.clean = { text, bits };
+  const whole = state.clean.text === text ? `, with all heads ${state.clean.bits?.toFixed(2)}` : "";
+  $("effect").textContent = state.off.size && bits !== null
+    ? `${state.off.size} switched off: ${bits.toFixed(2)} bits a token on this text${whole}`
     : "";
   $("all-on").disabled = !state.off.size;
 }
@@ -155,7 +157,7 @@ function showHead() {
     box.classList.toggle("off", state.off.has(`${box.dataset.layer},${box.dataset.head}`));
   }
   shown.geometry = drawPicture($("picture"), p, n, labels, row);
-  const name = `Layer ${layer + 1}, head ${head + 1}`;
+  const name = `Block ${layer + 1}, head ${head + 1}`;
   if (row < 0) {
     $("caption").textContent = `${name}. The chosen token is not among the newest ${n}.`;
     return;

@@ -42,15 +42,17 @@ function stop() {
 /** Start anew from what stands in the text box. */
 async function typed() {
   stop();
-  state.base = $("text").value;
+  const text = $("text").value;
+  let found;
   try {
-    const found = tokenizer.encode(state.base);
-    const start = header.end === null ? [] : [header.end];
-    state.prompt = found.length ? [...start, ...found] : header.start;
+    found = tokenizer.encode(text);
   } catch (error) {
     return fail(error.message);
   }
   fail("");
+  state.base = text;
+  const start = header.end === null ? [] : [header.end];
+  state.prompt = found.length ? [...start, ...found] : header.start;
   state.written = [];
   state.selected = null;
   $("undo").disabled = true;
@@ -148,7 +150,7 @@ async function switchHead(name, on) {
 
 /** One head: its picture, and its switch. */
 function headBox(layer, head) {
-  const name = `layer ${layer + 1}, head ${head + 1}`;
+  const name = `block ${layer + 1}, head ${head + 1}`;
   const button = make("button", { ariaLabel: `enlarge ${name}` }, make("canvas", {}));
   button.addEventListener("click", () => enlarge(layer, head));
   const box = make("input", { type: "checkbox", checked: true, ariaLabel: `${name} is on` });
@@ -159,12 +161,12 @@ function headBox(layer, head) {
   return element;
 }
 
-/** The grid of heads, a layer a row. */
+/** The grid of heads, a block a row. */
 function makeHeads() {
   const { n_layer: L, n_head: H } = header.config;
   $("heads").style.setProperty("--columns", H);
   for (let layer = 0; layer < L; layer++) {
-    $("heads").append(make("span", { className: "layer" }, `layer ${layer + 1}`));
+    $("heads").append(make("span", { className: "block" }, `block ${layer + 1}`));
     for (let head = 0; head < H; head++) $("heads").append(headBox(layer, head));
   }
 }
@@ -211,7 +213,8 @@ function listen() {
   });
   document.addEventListener("keydown", (event) => {
     if (event.key === "Escape") stop();
-    if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) write(number("count", 1, 5000));
+    const go = event.key === "Enter" && (event.ctrlKey || event.metaKey);
+    if (go && $("error").hidden) write(number("count", 1, 5000));
   });
   new ResizeObserver(showHead).observe($("heads"));
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", showSelected);
@@ -230,12 +233,13 @@ async function begin() {
   const count = (n) => n.toLocaleString("en");
   $("facts").textContent = [
     `${count(facts.params)} parameters (${facts.type === "f16" ? "float16" : facts.type})`,
-    `${config.n_layer} layers of ${config.n_head} heads, width ${count(config.d_model)}`,
+    `${config.n_layer} blocks of ${config.n_head} heads, width ${count(config.d_model)}`,
     `reads ${count(config.block_size)} at once`,
     `knows ${count(header.known)} ${header.tokenizer.kind === "bpe" ? "tokens (BPE)" : "characters"}`,
     ...(facts.text ? [`learnt from ${facts.text}`] : []),
     ...(facts.val_loss ? [`validation loss ${facts.val_loss.toFixed(3)}`] : []),
   ].join(" · ");
+  $("text").value = header.text;
   $("temperature").value = usual.temperature;
   $("top_k").value = usual.top_k ?? 0;
   $("top_p").value = usual.top_p ?? 1;
