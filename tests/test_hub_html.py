@@ -7,7 +7,7 @@ from typing import get_args
 
 import pytest
 import torch
-from html_pages import BASE, CONFIGS, make_run, model, needs_node, tokenizer, worker
+from html_pages import BASE, CONFIGS, make_run, model, needs_node, scripts_of, tokenizer, worker
 
 import train
 from model import GPTConfig, generate
@@ -17,6 +17,7 @@ from utils.hub.packed import own_state, packed
 from utils.training.models import assembled, load_model
 from utils.writing.text import write_text
 
+ROOT = Path(__file__).parent.parent
 IDS = torch.randint(280, (2, 24), generator=torch.Generator().manual_seed(3))
 
 
@@ -244,3 +245,19 @@ def test_a_model_that_is_too_large_is_refused(error_of, monkeypatch):
     make_run("runs/a", model(), tokenizer())
     error = error_of(main, "export", "a", "--to", "html", "a.html")
     assert f"{n:,} parameters, a page at most {n - 1:,}; train a smaller one" in error
+
+
+def test_the_demo_is_made_of_the_files_that_make_a_page():
+    """Else: make train; python -m utils.hub export tiny --to html docs/demo.html --type int8."""
+    demo, page = ROOT / "docs" / "demo.html", page_of(model())
+    assert demo.stat().st_size < 3e6
+    old, new = scripts_of(demo), scripts_of(page)
+    assert (old.plain, old.named["worker"]) == (new.plain, new.named["worker"])
+    assert old.policy == new.policy  # hashes of the scripts and the style
+
+
+@needs_node
+def test_the_demo_computes_what_pytorch_computed():
+    body = "return answers.open({ header, weights: given });"
+    page = ROOT / "docs" / "demo.html"
+    assert worker(page, body, scripts_of(page).named["weights"]) < 1e-4

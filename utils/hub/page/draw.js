@@ -11,7 +11,8 @@ function make(tag, properties = {}, ...children) {
 }
 
 const percent = (p) => (p >= 0.0995 ? `${(100 * p).toFixed(0)} %` : `${(100 * p).toPrecision(2)} %`);
-const small = (p) => (p < 0.001 ? "< 0.1 %" : percent(p));
+const ends = (p) => (p < 0.001 ? "< 0.1 %" : "> 99.9 %");
+const small = (p) => (p < 0.001 || (p > 0.999 && p < 1) ? ends(p) : percent(p));
 
 /** The pieces of a token as [text, whether it is a mark]: spaces, line breaks and lone bytes are
     shown as marks. */

@@ -19,7 +19,7 @@ const state = {
   off: new Set(), // heads that are switched off, as "layer,head"
   clean: {}, // the last text that was read with all heads on, and its mean surprise
   version: 0, // of the text: an answer to an older one is dropped
-  read: 0, // the version that the model has read
+  read: -1, // the version that the model has read
 };
 let shown = null; // the attention that is on the screen
 
@@ -45,8 +45,12 @@ const mean = (values) => values.reduce((a, b) => a + b, 0) / values.length;
 
 /* What is shown. */
 
+let reading = Promise.resolve(false); // the last `refresh`
+
 /** Read the text and show all that follows from it. `goesOn`: it only grew. False for an old text. */
-async function refresh(goesOn = false) {
+const refresh = (goesOn = false) => (reading = readAndShow(goesOn));
+
+async function readAndShow(goesOn) {
   const version = ++state.version;
   const answer = await ask("read", { ids: ids(), off: [...state.off].sort(), goesOn });
   if (!answer || version !== state.version) return false;

@@ -77,6 +77,7 @@ async function append(id) {
 /** Let the model write up to n tokens. */
 async function write(n) {
   const mine = ++run;
+  if (state.read !== state.version && (!(await reading) || run !== mine)) return;
   state.selected = null;
   if (n > 1) $("write").textContent = "Stop";
   let done = 0, ended = false;
@@ -245,11 +246,11 @@ async function begin() {
   $("top_p").value = usual.top_p ?? 1;
   makeHeads();
   listen();
+  settings();
   const gap = await ask("open", { header, weights: $("weights").textContent });
   $("weights").remove(); // the worker has them now
   const equal = `Checked on opening: its logits are PyTorch's to ${gap.toExponential(0)}.`;
   $("checked").textContent = gap < 1e-3 ? equal : `Its logits differ from PyTorch's by ${gap}!`;
-  settings();
   await typed();
 }
 
