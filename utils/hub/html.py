@@ -11,6 +11,7 @@ import html
 import json
 import re
 from dataclasses import asdict
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -150,6 +151,7 @@ def tokenizer_data(tokenizer: Tokenizer) -> dict[str, Any]:
     }
 
 
+@cache
 def ranges(expression: str) -> list[int]:
     """First, last, first, last, ... of the characters that an expression matches."""
     text = "".join(map(chr, [*range(0xD800), *range(0xE000, 0x110000)]))

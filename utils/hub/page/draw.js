@@ -10,9 +10,9 @@ function make(tag, properties = {}, ...children) {
   return element;
 }
 
-const percent = (p) => (p >= 0.0995 ? `${(100 * p).toFixed(0)} %` : `${(100 * p).toPrecision(2)} %`);
+const digits = (p) => (p >= 0.0995 ? (100 * p).toFixed(0) : (100 * p).toPrecision(2));
 const ends = (p) => (p < 0.001 ? "< 0.1 %" : "> 99.9 %");
-const small = (p) => (p < 0.001 || (p > 0.999 && p < 1) ? ends(p) : percent(p));
+const small = (p) => (p < 0.001 || (p > 0.999 && p < 1) ? ends(p) : `${digits(p)} %`);
 
 /** The pieces of a token as [text, whether it is a mark]: spaces, line breaks and lone bytes are
     shown as marks. */
@@ -59,8 +59,7 @@ function shades() {
 }
 
 /** Draw attention (n,n) into a canvas, one pixel a pair of tokens. */
-function drawThumbnail(canvas, attention, n) {
-  const shade = shades();
+function drawThumbnail(canvas, attention, n, shade) {
   canvas.width = canvas.height = Math.max(1, n);
   const context = canvas.getContext("2d");
   const image = context.createImageData(canvas.width, canvas.width);
@@ -71,10 +70,10 @@ function drawThumbnail(canvas, attention, n) {
   context.putImageData(image, 0, 0);
 }
 
-/** Draw the last m of n tokens with their names; `chosen` is a row. Gives the geometry, so that a
-    click finds its row. */
-function drawPicture(canvas, attention, n, labels, chosen) {
-  const shade = shades(), text = getComputedStyle(document.body).color;
+/** Draw as many of n tokens as have room, the newest or up to the chosen row, with their names.
+    Gives the geometry, so that a click finds its row. */
+function drawPicture(canvas, attention, n, labels, chosen, shade) {
+  const text = getComputedStyle(document.body).color;
   const width = canvas.clientWidth || 320, dots = window.devicePixelRatio || 1;
   const context = canvas.getContext("2d");
   const font = (size) => `${size}px ${getComputedStyle(canvas).getPropertyValue("--mono")}`;
@@ -82,6 +81,8 @@ function drawPicture(canvas, attention, n, labels, chosen) {
   const longest = Math.max(...labels.map((name) => context.measureText(name).width));
   const margin = Math.min(110, width * 0.25, longest + 12);
   const m = Math.max(1, Math.min(n, Math.floor((width - margin) / 15)));
+  const newest = chosen < 0 || chosen >= n - m;
+  const begin = newest ? n - m : Math.max(0, chosen + 1 - m);
   const cell = Math.min(34, (width - margin) / m), height = margin + cell * m;
   canvas.width = width * dots;
   canvas.height = height * dots;
@@ -90,8 +91,8 @@ function drawPicture(canvas, attention, n, labels, chosen) {
   context.font = font(Math.min(13, cell - 2));
   context.textBaseline = "middle";
   for (let row = 0; row < m; row++) {
-    const name = labels[n - m + row];
-    const bold = n - m + row === chosen;
+    const name = labels[begin + row];
+    const bold = begin + row === chosen;
     context.fillStyle = bold ? `rgb(${colour("--accent")})` : text;
     context.textAlign = "right";
     context.fillText(name, margin - 6, margin + (row + 0.5) * cell, margin - 8);
@@ -102,17 +103,17 @@ function drawPicture(canvas, attention, n, labels, chosen) {
     context.fillText(name, 0, 0, margin - 8);
     context.restore();
     for (let column = 0; column <= row; column++) {
-      const p = attention[(n - m + row) * n + n - m + column];
+      const p = attention[(begin + row) * n + begin + column];
       context.fillStyle = `rgb(${shade(p)})`;
       context.fillRect(margin + column * cell, margin + row * cell, cell - 1, cell - 1);
     }
   }
-  if (chosen >= n - m) {
-    const row = chosen - (n - m);
+  if (chosen >= begin) {
+    const row = chosen - begin;
     context.strokeStyle = `rgb(${colour("--accent")})`;
     context.strokeRect(margin - 0.5, margin + row * cell - 0.5, (row + 1) * cell, cell);
   }
-  return { margin, cell, m };
+  return { margin, cell, m, begin };
 }
 
 /** Rows of the table of next tokens; `choose(id)` is called by their buttons. */
@@ -125,7 +126,8 @@ function nextRows(tokenizer, rows, choose) {
   });
 }
 
-/** The logit lens as rows of a table: `columns` of {id, next, chosen, depths: [[id, p], ...] each}. */
+/** The logit lens as rows of a table: `columns` of {id, next, chosen, depths}, of each depth the
+    likeliest tokens as [id, p]. */
 function lensRows(tokenizer, columns) {
   const names = columns.map(({ id, chosen }) =>
     make("th", { scope: "col", className: chosen ? "chosen" : "" }, tokenSpan(tokenizer, id)));

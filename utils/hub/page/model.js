@@ -29,7 +29,7 @@ const ACT = {
   geglu: gelu,
 };
 
-/** The sum of a[i + j] b[k + j] over n values of j; four sums, so that one need not wait for another. */
+/** The sum of a[i + j] b[k + j] over n values of j; four sums, so that none waits for another. */
 function dot(a, i, b, k, n) {
   let s0 = 0, s1 = 0, s2 = 0, s3 = 0, j = 0;
   for (; j + 3 < n; j += 4) {
@@ -268,7 +268,7 @@ class Model {
     return x;
   }
 
-  /** How much the token at position t attends to each of 0 to t, in one head: softmax(q k^T / sqrt(D)). */
+  /** How much position t attends to each of 0 to t, in one head: softmax(q k^T / sqrt(D)). */
   attention(layer, head, t) {
     const { n_head: H, window } = this.config, { D, K } = this;
     const from = Math.floor(head / (H / K)) * D;
@@ -283,7 +283,7 @@ class Model {
     return p;
   }
 
-  /** Logits (V) at position t: of the last layer, or (the logit lens) as if an earlier one were it. */
+  /** Logits (V) at position t: after the last block, or (the logit lens) after an earlier one. */
   logits(t, depth = this.config.n_layer) {
     const { d_model: C, vocab_size: V, norm_at } = this.config;
     const x = this.stream[depth].row(t);

@@ -3,8 +3,8 @@
 "use strict";
 
 /** Which ids are kept and how likely each is drawn: logits -> Float64Array of probabilities.
-    top_k (0: all) keeps the k most likely, exactly k; the temperature divides the logits; top_p
-    keeps the smallest set of the likeliest whose mass reaches it. Temperature 0: the most likely. */
+    top_k (0: all) keeps the k most likely, exactly k; the temperature divides the logits, 0 takes
+    the most likely; top_p keeps the smallest set of the likeliest whose mass reaches it. */
 function probabilities(logits, { temperature = 1, top_k = 0, top_p = 1 } = {}) {
   const V = logits.length;
   const p = new Float64Array(V);

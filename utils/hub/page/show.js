@@ -47,7 +47,7 @@ const mean = (values) => values.reduce((a, b) => a + b, 0) / values.length;
 
 let reading = Promise.resolve(false); // the last `refresh`
 
-/** Read the text and show all that follows from it. `goesOn`: it only grew. False for an old text. */
+/** Read the text and show what follows from it. `goesOn`: it only grew. False for an old text. */
 const refresh = (goesOn = false) => (reading = readAndShow(goesOn));
 
 async function readAndShow(goesOn) {
@@ -110,7 +110,8 @@ function showTokens() {
 /** How surprised the model is by all of the text, and by how much more with heads switched off. */
 function showSurprise() {
   const bits = state.surprises.length ? mean(state.surprises) : null;
-  const unseen = state.first ? `; the first ${state.first} are beyond its context, and not seen` : "";
+  const { first } = state;
+  const unseen = first ? `; the first ${first} are beyond its context, and not seen` : "";
   const level = bits === null ? "" : `, a surprise of ${bits.toFixed(2)} bits each`;
   $("surprise").textContent = `${ids().length} tokens${level}${unseen}`;
   const text = ids().join();
@@ -140,9 +141,11 @@ async function showNext() {
 function showAttention(attention, from) {
   const n = ids().length - state.first - from;
   const labels = ids().slice(state.first + from).map((id) => labelOf(tokenizer, id));
-  shown = { attention, n, from, labels };
+  const shade = shades();
+  shown = { attention, n, from, labels, shade };
   for (const box of document.querySelectorAll(".head")) {
-    drawThumbnail(box.querySelector("canvas"), attention[box.dataset.layer][box.dataset.head], n);
+    const { layer, head } = box.dataset;
+    drawThumbnail(box.querySelector("canvas"), attention[layer][head], n, shade);
   }
   showHead();
 }
@@ -150,7 +153,7 @@ function showAttention(attention, from) {
 /** The enlarged head, and in words what the selected token gathers from. */
 function showHead() {
   if (!shown) return;
-  const [layer, head] = state.head, { n, from, labels } = shown;
+  const [layer, head] = state.head, { n, from, labels, shade } = shown;
   const p = shown.attention[layer][head];
   const row = chosen() - state.first - from;
   for (const box of document.querySelectorAll(".head")) {
@@ -160,7 +163,7 @@ function showHead() {
     button.tabIndex = mine ? 0 : -1;
     box.classList.toggle("off", state.off.has(`${box.dataset.layer},${box.dataset.head}`));
   }
-  shown.geometry = drawPicture($("picture"), p, n, labels, row);
+  shown.geometry = drawPicture($("picture"), p, n, labels, row, shade);
   const name = `Block ${layer + 1}, head ${head + 1}`;
   if (row < 0) {
     $("caption").textContent = `${name}. The chosen token is not among the newest ${n}.`;

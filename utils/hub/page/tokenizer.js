@@ -47,7 +47,7 @@ class CharTokenizer {
       const id = this.ids.get(c);
       if (id !== undefined) return id;
       const code = c.codePointAt(0).toString(16).toUpperCase().padStart(4, "0");
-      throw new Error(`“${c}” (U+${code}) was not in the text this model learnt from; leave it out`);
+      throw new Error(`“${c}” (U+${code}) was not in the text the model learnt from; leave it out`);
     });
   }
 

@@ -84,7 +84,8 @@ async function write(n) {
   while (done < n && !ended) {
     const started = performance.now();
     const k = state.written.length; // each token of a text has a random number of its own
-    const id = await ask("step", { sampling: sampling(), seed: number("seed", 0, 2 ** 32 - 1), k });
+    const seed = number("seed", 0, 2 ** 32 - 1);
+    const id = await ask("step", { sampling: sampling(), seed, k });
     if (run !== mine) return;
     ended = id === header.end;
     if (!ended && !(await append(id))) return;
@@ -192,7 +193,7 @@ function listen() {
   });
   $("tokens").addEventListener("keydown", (event) => {
     const ends = { Home: -Infinity, End: Infinity };
-    const move = ends[event.key] ?? (ARROWS[event.key] && ARROWS[event.key][0] + ARROWS[event.key][1]);
+    const move = ends[event.key] ?? ARROWS[event.key]?.reduce((down, right) => down + right);
     if (move === undefined) return;
     event.preventDefault();
     select(chosen() + move, true);
@@ -208,9 +209,9 @@ function listen() {
     switchHead("", true);
   });
   $("picture").addEventListener("click", ({ offsetY }) => {
-    const { margin, cell, m } = shown.geometry;
+    const { margin, cell, m, begin } = shown.geometry;
     const row = Math.floor((offsetY - margin) / cell);
-    if (row >= 0 && row < m) select(state.first + shown.from + shown.n - m + row);
+    if (row >= 0 && row < m) select(state.first + shown.from + begin + row);
   });
   document.addEventListener("keydown", (event) => {
     if (event.key === "Escape") stop();
@@ -232,11 +233,12 @@ function settings() {
 async function begin() {
   const { config, facts, sampling: usual } = header;
   const count = (n) => n.toLocaleString("en");
+  const words = { bpe: "tokens (BPE)", char: "characters" };
   $("facts").textContent = [
     `${count(facts.params)} parameters (${facts.type === "f16" ? "float16" : facts.type})`,
     `${config.n_layer} blocks of ${config.n_head} heads, width ${count(config.d_model)}`,
     `reads ${count(config.block_size)} at once`,
-    `knows ${count(header.known)} ${header.tokenizer.kind === "bpe" ? "tokens (BPE)" : "characters"}`,
+    `knows ${count(header.known)} ${words[header.tokenizer.kind]}`,
     ...(facts.text ? [`learnt from ${facts.text}`] : []),
     ...(facts.val_loss ? [`validation loss ${facts.val_loss.toFixed(3)}`] : []),
   ].join(" · ");

@@ -54,8 +54,8 @@ const answers = {
     return gap;
   },
 
-  /** Read a text with some heads ("layer,head") switched off; what was read before is not read again.
-      The answer is null if a newer text came, else `first`, the tokens that were left out, and
+  /** Read a text with some heads ("layer,head") switched off; what was read is not read again. The
+      answer is null if a newer text came, else `first`, the tokens that were left out, and
       `surprises`, in bits, of the others but the first. */
   async read({ id, ids, off, goesOn }) {
     first = beginning(model.config, ids.length, goesOn ? first : null);
@@ -77,7 +77,7 @@ const answers = {
     return { first, surprises };
   },
 
-  /** The likeliest next tokens after position t: [id, p before, p after], and how many may be drawn. */
+  /** The n likeliest tokens after position t, [id, p before, p after]; how many may be drawn. */
   next({ t, sampling, n }) {
     const logits = knownLogits(t);
     const before = probabilities(logits), after = probabilities(logits, sampling);
