@@ -58,7 +58,7 @@ bench: $(VENV)/.installed ## tokens per second and memory
 import: $(VENV)/.installed-hub ## a pretrained model becomes a run: SOURCE=smollm2 RUN=smollm2
 	$(BIN)/python -m utils.hub import $(SOURCE) $(if $(RUN),--run $(RUN)) $(ARGS)
 
-export: $(VENV)/.installed-hub ## a run for other programs: RUN=my TO=hf|gguf|peft OUT=exported
+export: $(VENV)/.installed-hub ## a run for other programs: RUN=my TO=hf|gguf|peft|html OUT=exported
 	$(BIN)/python -m utils.hub export $(RUN) --to $(TO) $(OUT) $(ARGS)
 
 numpy: $(VENV)/.installed ## train a GPT in NumPy alone, and let it write: ARGS="--steps 200"
