@@ -73,6 +73,17 @@ def test_logits_and_every_gradient_are_those_of_autograd(kwargs):
         close(G[name], p.grad.numpy())
 
 
+@pytest.mark.parametrize("kwargs", CONFIGS)
+def test_float32_stays_float32(kwargs):
+    """A table or a count in float64 made all that came after it float64, and half as fast."""
+    m = torch_model(**kwargs)
+    P = from_torch(m.state_dict(), m.config, np.float32)
+    x = np.random.default_rng(0).integers(23, size=(2, 13))
+    _, G = loss_and_gradients(P, m.config, x, x)
+    assert forward(P, m.config, x)[0].dtype == np.float32
+    assert {name for name, g in G.items() if g.dtype != np.float32} == set()
+
+
 def numerical(f, x, dy):
     """The gradient of sum(f() * dy) by x, by central differences."""
     grad = np.zeros_like(x)

@@ -74,7 +74,9 @@ def multi_head(x: Array, P: Params, name: str, c: GPTConfig) -> tuple[Array, Cac
         q, q_cache = norm(q, P, f"{name}.q_norm", c)
         k, k_cache = norm(k, P, f"{name}.k_norm", c)
         norms = q_cache, k_cache
-    rope = att.angles(T, D, c.rope_theta) if c.pos == "rope" else None
+    rope = None
+    if c.pos == "rope":
+        rope = [table.astype(x.dtype) for table in att.angles(T, D, c.rope_theta)]
     if rope:
         q, k = att.rotate(q, *rope), att.rotate(k, *rope)
     times = c.n_head // K
@@ -160,7 +162,7 @@ def embed(idx: Array, P: Params, c: GPTConfig) -> tuple[Array, Cache]:
     if c.pos == "learned":
         x = x + P["pos_emb.weight"][: idx.shape[1]]
     if c.pos == "sinusoidal":
-        x = math.sqrt(c.d_model) * x + att.sinusoid(*x.shape[1:])
+        x = math.sqrt(c.d_model) * x + att.sinusoid(*x.shape[1:]).astype(x.dtype)
     return x, (e, cache)
 
 

@@ -93,7 +93,7 @@ def cross_entropy_backward(cache: Cache) -> Array:
     dx = np.exp(logp)
     counts = targets >= 0
     dx[counts, targets[counts]] -= 1
-    return dx * counts[..., None] / counts.sum()
+    return dx * counts[..., None] / int(counts.sum())  # int: NumPy's own would make it float64
 
 
 def erf(x: Array) -> Array:
