@@ -3,6 +3,7 @@
 import io
 import re
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -353,3 +354,47 @@ def test_kept_refuses_another_models_cache(tokenizer):
             generate(m, idx, 1, kept=kept)
     with pytest.raises(ValueError, match="leave out cache=False"):
         generate(m, [[1]], 1, kept=KVCache(m.config, 1), cache=False)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{% macro a() %}{{ a() }}{% endmacro %}{{ a() }}",
+        "{% for m in messages recursive %}{{ loop(messages) }}{% endfor %}",
+        "{{ 'a' * 10 ** 11 }}",
+        "{% set x = namespace(a='aaaa') %}{% for i in range(99) %}{% set x.a = x.a ~ x.a %}"
+        "{% endfor %}",
+        "{{ " + "(" * 3000 + "1" + ")" * 3000 + " }}",
+        "{% for i in [1] %}" * 30 + "{% endfor %}" * 30,
+        "{% break %}",
+    ],
+    ids=["macro", "loop", "product", "doubled", "brackets", "blocks", "break"],
+)
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="bytes are counted on Linux")
+def test_a_template_without_end_is_one_line(text):
+    """RecursionError, MemoryError, SyntaxError: the program ended, or the machine's memory did."""
+    with pytest.raises(ValueError, match=r"^the chat template (refuses|cannot be used): .+"):
+        ChatTemplate(text)([{"role": "user", "content": "a"}])
+
+
+LAST = "{% if messages[-1].role != 'user' %}{{ raise_exception('the last is no user') }}{% endif %}"
+
+
+def test_a_template_may_want_a_question_at_the_end(tokenizer):
+    """It refused the question how it ends an answer, and with that every chat."""
+    c = Chat(model(), tokenizer, template(LAST + CHATML, eos="</s>"))
+    assert c.ends == {tokenizer.special_tokens[name] for name in ("<|im_end|>", "</s>")}
+    assert said(c, "the cat")
+    assert said(c, "a dog")
+    once = "{% if messages | length > 1 %}{{ raise_exception('one only') }}{% endif %}" + CHATML
+    c = Chat(model(), tokenizer, template(once, eos="</s>"))
+    assert c.ends == {tokenizer.special_tokens["</s>"]}
+    assert said(c, "the cat")
+
+
+def test_a_template_that_leaves_answers_out_ends_none(tokenizer):
+    """What begins the text was taken for the end of an answer."""
+    text = "<|im_start|>{{ messages[0].content }}"
+    assert Chat(model(), tokenizer, template(text, eos="</s>")).ends == {
+        tokenizer.special_tokens["</s>"]
+    }

@@ -83,6 +83,11 @@ def run(main: Callable[[Sequence[str] | None], int | None]) -> NoReturn:
     sys.exit(status)
 
 
+def one_line(e: Exception, most: int = 200) -> str:
+    """What an exception says, cut to `most` characters, in one line; its kind if it is silent."""
+    return " ".join(str(e).split())[:most] or type(e).__name__
+
+
 def describe(e: Exception) -> str:
     """One line for an exception: OSErrors give the path first, then the system's reason."""
     if isinstance(e, OSError) and e.filename is not None:

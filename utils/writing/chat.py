@@ -56,15 +56,24 @@ class Marked:
 
 
 def ends_of_turn(template: ChatTemplate, marked: Marked) -> set[int]:
-    """Ids that end an answer: eos, and the special token that the template puts behind one."""
+    """Ids that end an answer: eos, and the special token that the template puts behind one.
+
+    A template may refuse an answer without a question after it; one that refuses both says no more.
+    """
     known = marked.tokenizer.special_tokens
     eos = template.tokens.get("eos_token")
     ends = {known[eos]} if eos in known else set()
     content = chr(FIRST + 0x7FF)  # stands nowhere else
-    messages = {"role": "user", "content": "?"}, {"role": "assistant", "content": content}
-    behind = template(messages, add_generation_prompt=False).rpartition(content)[2].lstrip()
-    part, special = next(marked.parts(behind), ("", False))
-    return ends | {known[part]} if special else ends
+    question, answer = {"role": "user", "content": "?"}, {"role": "assistant", "content": content}
+    for messages in (question, answer), (question, answer, question):
+        try:
+            text = template(messages, add_generation_prompt=False)
+        except ValueError:
+            continue
+        _, found, behind = text.rpartition(content)
+        part, special = next(marked.parts(behind.lstrip()), ("", False))
+        return ends | {known[part]} if found and special else ends
+    return ends
 
 
 @dataclass

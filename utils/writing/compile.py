@@ -7,6 +7,7 @@ import torch
 
 from model import TinyGPT, generate
 from model.generation.compiled import CompiledStep
+from tok.cli import one_line
 from utils.device import cannot_compile
 
 
@@ -34,8 +35,7 @@ def compiled_step(model: TinyGPT, B: int, say: Callable[[str], object]) -> Compi
     try:
         tokens_per_second(model, B, decode_step=step)
     except RuntimeError as e:  # a compiler that is there and does not work, say for want of headers
-        why = " ".join(str(e).split())[:80]
-        say(f"compile off: {type(e).__name__}: {why}; the model runs eager")
+        say(f"compile off: {type(e).__name__}: {one_line(e, 80)}; the model runs eager")
         return None
     took = perf_counter() - began
     fast = max(tokens_per_second(model, B, decode_step=step) for _ in range(3))

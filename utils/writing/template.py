@@ -2,20 +2,16 @@
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
+from tok.cli import one_line
+
 Message = Mapping[str, str]  # role: system, user or assistant; content
-FAULTS = (  # of its expressions
-    ArithmeticError,
-    AttributeError,
-    LookupError,
-    MemoryError,
-    RecursionError,
-    TypeError,
-    ValueError,
-)
+MOST = 1 << 28  # bytes that rendering may take
 GENERATION = re.compile(r"{%(-?)\s*(end)?generation\s*(-?)%}")  # marks answers for training
 
 
@@ -29,16 +25,31 @@ def blocks(found: "re.Match[str]") -> str:
     return f"{{%{found[1]} {'endif' if found[2] else 'if true'} {found[3]}%}}"
 
 
-def one_line(error: Exception) -> str:
-    """What an error says, in one line."""
-    return " ".join(str(error).split())[:200] or type(error).__name__
+@contextmanager
+def little_memory() -> Iterator[None]:
+    """Within it the process gets MOST bytes more, then MemoryError; on Linux, which counts them."""
+    statm = Path("/proc/self/statm")
+    if not statm.exists():
+        yield
+        return
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    held = int(statm.read_text().split()[0]) * resource.getpagesize()
+    limits = [held + MOST, *(n for n in (soft, hard) if n != resource.RLIM_INFINITY)]
+    resource.setrlimit(resource.RLIMIT_AS, (min(limits), hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
 
 
 class ChatTemplate:
     """A template, and the special tokens that it may write: `template(messages)` -> text.
 
     It may come from a stranger: it runs in jinja2's sandbox, sees plain text only, and no name in
-    it begins with two underscores. ValueError for one that does not compile, or without jinja2.
+    it begins with two underscores. ValueError for one that does not compile, or without jinja2;
+    whatever else it does wrong, recursion without end or texts without end, is one, too.
     """
 
     def __init__(self, template: str, bos: str | None = None, eos: str | None = None) -> None:
@@ -58,15 +69,15 @@ class ChatTemplate:
         env.globals["dict"] = lambda *args, **values: dict(*args, **values)  # not the type itself
         env.globals["raise_exception"] = refuse
         env.globals["strftime_now"] = lambda how: datetime.now().strftime(how)
-        self.faults: tuple[type[Exception], ...] = (jinja2.TemplateError, *FAULTS)
         tokens = {"bos_token": bos, "eos_token": eos}
         self.tokens = {name: token for name, token in tokens.items() if token is not None}
         try:
             names = [value for _, kind, value in env.lex(template) if kind == "name"]
             if any(name.startswith("__") for name in names):
                 raise ValueError("a name begins with '__'")
-            self.template = env.from_string(GENERATION.sub(blocks, template))
-        except self.faults as e:
+            with little_memory():  # constants are computed here
+                self.template = env.from_string(GENERATION.sub(blocks, template))
+        except Exception as e:  # of a stranger's program: any
             raise ValueError(f"the chat template cannot be used: {one_line(e)}") from None
 
     def __call__(self, messages: Iterable[Message], *, add_generation_prompt: bool = True) -> str:
@@ -76,6 +87,7 @@ class ChatTemplate:
         """
         values = {"messages": list(messages), "add_generation_prompt": add_generation_prompt}
         try:
-            return self.template.render(**values, **self.tokens)
-        except self.faults as e:
+            with little_memory():
+                return self.template.render(**values, **self.tokens)
+        except Exception as e:  # of a stranger's program: any
             raise ValueError(f"the chat template refuses: {one_line(e)}") from None
