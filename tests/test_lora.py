@@ -263,3 +263,20 @@ def test_adapters_of_another_shape_are_refused(model):
     with pytest.raises(ValueError, match=r"must be \(r,64\) and \(64,r\)"):
         load_lora(model, {**state, name: torch.zeros(63, 2)})
     assert torch.equal(lora_state(model)[name], state[name])
+
+
+def test_without_lora_within_itself_stays_without():
+    """The inner end turned the adapters on again."""
+    m = add_lora(small_model("llama"), LoRAConfig(lora=2))
+    layer = next(iter(adapters(m).values()))
+    with without_lora(m):
+        with without_lora(m):
+            assert not layer.on
+        assert not layer.on
+    assert layer.on
+
+
+@pytest.mark.parametrize("what", [{"lora_alpha": 8.0}, {"lora_rs": True}, {"lora_targets": "qkv"}])
+def test_settings_of_adapters_need_a_rank(what):
+    with pytest.raises(ValueError, match="is of adapters, but lora=0"):
+        LoRAConfig(**what)

@@ -78,11 +78,13 @@ def add_lora(
         raise ValueError(f"lora={config.lora} is more than {least}, the least side of a matrix")
     model.requires_grad_(False)
     for parent, name, layer in found:
-        setattr(parent, name, adapted(layer, config, generator))
+        setattr(parent, name, with_adapter(layer, config, generator))
     return model
 
 
-def adapted(layer: nn.Linear, config: LoRAConfig, generator: torch.Generator | None) -> LoRALinear:
+def with_adapter(
+    layer: nn.Linear, config: LoRAConfig, generator: torch.Generator | None
+) -> LoRALinear:
     """The layer with a new adapter."""
     new = with_parameters(LoRALinear, layer)
     r, device = config.lora, layer.weight.device
@@ -129,14 +131,14 @@ def load_lora(model: nn.Module, state: Mapping[str, Tensor], *, any_rank: bool =
 @contextmanager
 def without_lora(model: nn.Module) -> Iterator[None]:
     """Within it the model is its base: adapters do not count."""
-    layers = list(adapters(model).values())
-    for layer in layers:
+    before = {layer: layer.on for layer in adapters(model).values()}
+    for layer in before:
         layer.on = False
     try:
         yield
     finally:
-        for layer in layers:
-            layer.on = True
+        for layer, on in before.items():
+            layer.on = on
 
 
 def frozen_to(model: TinyGPT, dtype: torch.dtype) -> TinyGPT:

@@ -1,6 +1,6 @@
 """Which adapters a training adds to a model: settings, without torch."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from model.setting import setting
 
@@ -29,6 +29,10 @@ class LoRAConfig:
         if unknown := [name for name in self.targets if name not in TARGETS]:
             known = ", ".join(TARGETS)
             raise ValueError(f"lora_targets has {unknown[0]!r}; give all, or some of {known}")
+        set_too = [f.name for f in fields(self) if getattr(self, f.name) != f.default]
+        if set_too and not self.lora:
+            said = f"{set_too[0]}={getattr(self, set_too[0])}"
+            raise ValueError(f"{said} is of adapters, but lora=0; give a rank, say --lora 16")
         if not self.targets:
             raise ValueError("lora_targets names no layer; give all")
 
