@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tok.cli import Parser, run
-from utils.config import own_values, settings_from
+from utils.config import settings_from
 from utils.runs import latest_run, run_dir
 
 if TYPE_CHECKING:  # what needs torch is imported by `main`, not for --help or a wrong flag
@@ -47,7 +47,7 @@ def open_text(a: Namespace, path: Path, checkpoint: dict[str, Any]) -> "Mixture"
     from data.mixture import open_mixture
     from utils.training.checkpoint import same_data
 
-    own = settings_from(own_values(checkpoint["settings"], path)).data
+    own = settings_from(checkpoint["settings"]).data
     if not a.data and "train_tokens" not in checkpoint["data"]:
         raise ValueError(f"{path} is a pretrained model without a text; give --data")
     if a.data:
@@ -62,11 +62,11 @@ def open_text(a: Namespace, path: Path, checkpoint: dict[str, Any]) -> "Mixture"
 
 
 def base_scores(
-    model: "TinyGPT", checkpoint: dict[str, Any], path: Path, score: "Callable[[TinyGPT], Score]"
+    model: "TinyGPT", checkpoint: dict[str, Any], score: "Callable[[TinyGPT], Score]"
 ) -> "dict[str, Score]":
     """What the model started from scores: the adapters' base, or the run that `init` names."""
     from model.adapt.lora import without_lora
-    from utils.training.models import load_model, moved
+    from utils.training.models import load_model
 
     if checkpoint.get("base"):
         with without_lora(model):
@@ -75,11 +75,11 @@ def base_scores(
     if not init:
         return {}
     try:
-        base, *_ = load_model(moved(run_dir(init), path.parent))
-        return {"base": score(base)}
-    except ValueError as e:  # it is gone, say, or reads shorter windows only
+        base, *_ = load_model(run_dir(init))
+    except ValueError as e:
         print(f"note: no scores of the base: {e}", file=sys.stderr)
         return {}
+    return {"base": score(base)}
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -114,7 +114,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     score, sources = scored(model)
     scores = {
         "model": score,
-        **base_scores(model, checkpoint, path, lambda model: scored(model)[0]),
+        **base_scores(model, checkpoint, lambda model: scored(model)[0]),
         **{f"- {name}": own for name, own in sources.items() if len(sources) > 1},
         "bigram": bigram_baseline(data.train, data.val, V, n_bytes),
         "unigram": unigram_baseline(data.train, data.val, V, n_bytes),

@@ -21,8 +21,8 @@ from typing import Any
 import train
 from tok.cli import Parser, run
 from tok.files import replacing
-from utils.config import FIELDS, Settings, coerce, flat, own_values, read_yaml, settings_from
-from utils.flags import DEFAULT, init_of, settings_of
+from utils.config import FIELDS, Settings, coerce, flat, read_yaml, settings_from
+from utils.flags import DEFAULT, own_values, settings_of
 from utils.training.score import perplexity
 
 Values = dict[str, Any]
@@ -38,11 +38,6 @@ def parse(argv: Sequence[str] | None) -> tuple[str, Path, dict[str, list[Any]]]:
             p.add_argument(f"--{name}", nargs="+", default=SUPPRESS, help=field.metadata["help"])
     a = p.parse_args(argv)
     grid = {k: [coerce(k, v) for v in vs] for k, vs in vars(a).items() if k in FIELDS}
-    inits = grid.get("init", [init_of(Namespace(config=a.config))])
-    if any(inits):
-        from utils.hub.importer import as_run  # needs torch
-
-        grid["init"] = [as_run(init) if init else "" for init in inits]
     if not any(len(values) > 1 for values in grid.values()):
         raise ValueError("nothing to compare: give some setting two values, e.g. --lr 1e-3 3e-3")
     return a.config, Path("runs") / f"sweep-{a.name or Path(a.config).stem}", grid

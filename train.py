@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from tok.cli import Parser
 from tok.cli import run as run_command
 from utils.config import Settings
-from utils.flags import add_settings, init_of, overfitting, settings_of
+from utils.flags import add_settings, overfitting, settings_of
 from utils.reporting.events import Callback
 from utils.runs import run_dir
 from utils.training.budget import ended_by, steps_in_all
@@ -37,10 +37,10 @@ def parse(argv: Sequence[str] | None) -> tuple[Namespace, Settings]:
     p.add_argument("--dry-run", action="store_true", help="say how large and how long; no run")
     add_settings(p)
     args = p.parse_args(argv)
-    if (init := init_of(args)) and not args.resume:
+    if getattr(args, "init", "") and not args.resume:
         from utils.hub.importer import as_run  # needs torch
 
-        args.init = as_run(init)
+        args.init = as_run(args.init)
     if args.resume and args.overfit:
         raise ValueError("--overfit has nothing to --resume; leave one of them out")
     base = run_dir(args.run if "run" in args else settings_of(args).train.run) / "config.yaml"

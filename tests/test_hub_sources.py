@@ -34,9 +34,9 @@ LLAMA |= {"vocab_size": 300}
 NTK = "ntk factor=2 original_max_position_embeddings=16"
 
 
-def directory(kind, seed=1):
+def directory(kind):
     """A directory as transformers saves it, with weights that are far from their start."""
-    torch.manual_seed(seed)
+    torch.manual_seed(1)
     if kind == "gpt2":
         made = transformers.GPT2LMHeadModel(transformers.GPT2Config(**GPT2))
     else:
@@ -191,18 +191,9 @@ def test_init_does_not_take_a_run_that_comes_from_elsewhere():
     assert as_run("one/mine") == "mine"
     assert as_run("one/mine") == "mine"
     file = Path("runs/mine/pretrained.json")
-    said = json.loads(file.read_text())
-    file.write_text(json.dumps({**said, "sha256": ""}))  # of an import before there were hashes
-    assert as_run("one/mine") == "mine"
-    file.write_text(json.dumps({**said, "sha256": "", "source": "smollm2"}))
+    file.write_text(file.read_text().replace('"source": "mine"', '"source": "smollm2"'))
     with pytest.raises(ValueError, match="is another run"):
         as_run("one/mine")
-    file.write_text(json.dumps(said))
-    Path("two").mkdir()
-    directory("gpt2", seed=5)
-    Path("theirs").rename("two/mine")  # the same name, other weights
-    with pytest.raises(ValueError, match="import two/mine --run NAME, then --init NAME"):
-        as_run("two/mine")
 
 
 @pytest.mark.parametrize("T", [16, 48])

@@ -16,8 +16,6 @@ from model.setting import check_choices, setting
 from tok import END_OF_TEXT
 from tok.cli import unknown_name
 
-KINDS = "char", "bpe"  # of tokenizers that a text can have trained for it
-
 
 @dataclass(frozen=True)
 class DataConfig:
@@ -147,8 +145,6 @@ class Settings:
             raise ValueError("optimizer=muon needs full matrices; use --parallel ddp, or adamw")
         if self.lora.lora:
             self.check_lora()
-        elif self.lora != LoRAConfig():
-            raise ValueError("lora_alpha, lora_rs and so on need adapters; give --lora a rank")
 
     def check_lora(self) -> None:
         """Raise ValueError for settings that do not go with adapters."""
@@ -226,17 +222,6 @@ def settings_from(values: dict[str, Any]) -> Settings:
         for section, cls in SECTIONS.items()
     }
     return Settings(**sections)
-
-
-def own_values(values: dict[str, Any], run: Path | None = None) -> dict[str, Any]:
-    """A run's own settings: 0.1.0 drew windows at random, and up to 0.2.0 `dropout` was of all.
-
-    Where its tokenizer was a file, it is the run's copy of it, if `run` is where that lies.
-    """
-    own = {"sampling": "random", "attn_dropout": values.get("dropout", 0.0), **values}
-    if run and (run / "tokenizer.json").exists() and own.get("tokenizer") not in (None, *KINDS):
-        own["tokenizer"] = str(run / "tokenizer.json")
-    return own
 
 
 def flat(settings: Settings) -> dict[str, Any]:

@@ -15,7 +15,6 @@ from utils.config import (
     coerce,
     flat,
     one_line,
-    own_values,
     read_yaml,
     settings_from,
 )
@@ -53,6 +52,11 @@ def add_settings(parser: Parser) -> None:
             )
 
 
+def own_values(values: dict[str, Any]) -> dict[str, Any]:
+    """A run's own settings: 0.1.0 drew windows at random, and up to 0.2.0 `dropout` was of all."""
+    return {"sampling": "random", "attn_dropout": values.get("dropout", 0.0), **values}
+
+
 def started_from(init: str, values: dict[str, Any], n_bytes: int) -> dict[str, Any]:
     """Settings of a training that starts from the run `init`: its model, tokenizer, `fine_tuning`.
 
@@ -61,14 +65,12 @@ def started_from(init: str, values: dict[str, Any], n_bytes: int) -> dict[str, A
     run = run_dir(init)
     if not (run / "config.yaml").is_file():
         raise ValueError(f"init={init}: {run} is no run; see python -m utils.hub import --help")
-    source = flat(settings_from(own_values(read_yaml(run / "config.yaml"), run)))
+    source = flat(settings_from(own_values(read_yaml(run / "config.yaml"))))
     shape = {f.name: source[f.name] for f in fields(GPTConfig) if f.name in FIELDS}
     for name in shape:
         if name in values and name not in FREE and coerce(name, values[name]) != shape[name]:
             asked = f"{name}={values[name]}, but {run} has {name}={shape[name]}"
             raise ValueError(f"{asked}, which --init keeps; leave it out")
-    if "vocab" in values:
-        raise ValueError(f"vocab={values['vocab']}, but --init keeps the tokenizer; leave it out")
     rank = coerce("lora", values.get("lora", 0))
     chosen = fine_tuning(n_bytes, rank > 0, shape["block_size"])
     return {**shape, "tokenizer": str(run / "tokenizer.json"), **chosen}
@@ -98,19 +100,9 @@ def values_of(config: Path, flags: dict[str, Any]) -> tuple[dict[str, Any], str]
         chosen = started_from(init, {**values, **flags}, text_bytes(data, mixture))
     elif default and other:
         chosen = recipe(text_bytes(data, mixture))
-    told = {**values, **flags} if init else flags
-    if "steps" in told or "minutes" in told:  # then it ends when it was told to
+    if "steps" in flags or "minutes" in flags:  # then it ends when it was told to
         chosen = {k: v for k, v in chosen.items() if k not in ENDING}
     return ({**chosen, **values} if init else {**values, **chosen}), name
-
-
-def init_of(args: Namespace) -> str:
-    """What a training starts from by its flags, or its config: "" for a new model.
-
-    Raises ValueError for a flag that makes no sense by itself, before anything is imported.
-    """
-    flags = {name: coerce(name, value) for name, value in vars(args).items() if name in FIELDS}
-    return str(flags.get("init", read_yaml(args.config or DEFAULT).get("init", "")))
 
 
 def settings_of(args: Namespace, base: Path | None = None) -> Settings:
@@ -120,10 +112,8 @@ def settings_of(args: Namespace, base: Path | None = None) -> Settings:
     """
     flags = {name: value for name, value in vars(args).items() if name in FIELDS}
     config = Path(args.config or base or DEFAULT)
-    if config == base:
-        values, name = own_values(read_yaml(config), config.parent), config.stem
-    else:
-        values, name = values_of(config, flags)
+    own = config == base
+    values, name = (own_values(read_yaml(config)), config.stem) if own else values_of(config, flags)
     try:
         settings = settings_from(values)  # on its own first, so that an error names the right file
     except ValueError as e:
@@ -138,5 +128,4 @@ def overfitting(settings: Settings) -> Settings:
     """The same for a run of its own that learns one batch by heart: no dropout, one evaluation."""
     s, model = settings.train, replace(settings.model, dropout=0.0, attn_dropout=0.0)
     own = replace(s, run=f"{s.run.rstrip('/')}-overfit", eval_every=s.steps, patience=0)
-    lora = replace(settings.lora, lora_dropout=0.0)
-    return replace(settings, model=model, train=own, lora=lora)
+    return replace(settings, model=model, train=own)

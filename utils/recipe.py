@@ -70,6 +70,5 @@ def fine_tuning(n_bytes: int, lora: bool, block_size: int) -> dict[str, Any]:
         "schedule": "linear",
         "warmup": 10,
         "weight_decay": 0.0,
-        "dropout": 0.0,
         "attn_dropout": 0.0,
     }

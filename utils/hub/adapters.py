@@ -5,7 +5,8 @@ from pathlib import Path
 
 from model.adapt.lora import add_lora, load_lora, lora_state
 from model.convert.peft import from_peft, to_peft
-from utils.config import flat, own_values, settings_from
+from utils.config import flat, settings_from
+from utils.flags import own_values
 from utils.hub.exporter import free_directory, write_json
 from utils.hub.importer import report, write_checkpoint, write_run
 from utils.hub.pretrained import Pretrained, read_pretrained

@@ -4,7 +4,6 @@ import os
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
-from shlex import quote
 from typing import Any
 
 import torch
@@ -15,7 +14,7 @@ from tok import Tokenizer
 from tok.storage import fingerprint
 from utils.config import Settings, flat, settings_from, write_yaml
 from utils.hub.pretrained import Pretrained, read_pretrained, write_pretrained
-from utils.hub.sources import Found, read_source, source_sha256
+from utils.hub.sources import Found, read_source
 from utils.runs import new_run, run_dir
 from utils.training.checkpoint import KEYS, rng_state
 from utils.training.checkpoint import VERSION as CHECKPOINT
@@ -101,6 +100,11 @@ def write_checkpoint(
             raise OSError(f"cannot write {path}; is the disk full? ({str(e)[:60]})") from None
 
 
+def one_line(e: Exception) -> str:
+    """The first lines of torch's complaint as one."""
+    return " ".join(str(e).split())[:200]
+
+
 def has_model(run: Path) -> bool:
     """Whether a directory is a run of ours."""
     return (run / "best.pt").exists() or (run / "last.pt").exists()
@@ -115,10 +119,7 @@ def import_source(
         return import_merged(run_dir(source), path)
     if merge:
         raise ValueError(f"--merge adds adapters to weights; {source} has none")
-    if has_model(run_dir(source)):
-        raise ValueError(f"{run_dir(source)} is a run already; sample.py --run {source}")
     found = read_source(source)
-    found = replace(found, origin=replace(found.origin, sha256=source_sha256(source)))
     write_run(path, found)
     report(path, found)
     return path
@@ -154,18 +155,6 @@ def report(path: Path, found: Found) -> None:
     print(f"run     {path}; next: python sample.py --run {quote(str(path))}{way}")
 
 
-def came_from(run: Path, source: str) -> bool:
-    """Whether an imported run has the weights of a source, by its files' hash (names, if older)."""
-    origin = read_pretrained(run)
-    if origin is None:
-        return False
-    return (
-        origin.sha256 == source_sha256(source)
-        if origin.sha256
-        else origin.source == Path(source).name
-    )
-
-
 def as_run(source: str) -> str:
     """The run that `train.py --init SOURCE` starts from; a model from elsewhere is imported first.
 
@@ -175,9 +164,11 @@ def as_run(source: str) -> str:
         return source
     path = run_dir(Path(source).name.removesuffix(".gguf"))
     if has_model(path):
-        if not came_from(path, source):
-            cure = f"python -m utils.hub import {quote(source)} --run NAME, then --init NAME"
-            raise ValueError(f"{path} is another run than {source} would become; {cure}")
+        origin = read_pretrained(path)
+        if origin is None or origin.source != Path(source).name:
+            raise ValueError(
+                f"{path} is another run; import {source} under a name: utils.hub import"
+            )
         return path.name
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:  # of torchrun, each would import it
         raise ValueError(f"{source} is no run yet; first: python -m utils.hub import {source}")

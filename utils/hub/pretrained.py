@@ -21,7 +21,6 @@ class Pretrained:
     bos: str | None = None
     eos: str | None = None
     chat_template: str | None = None  # Jinja
-    sha256: str = ""  # of the files that its weights were read from
 
 
 def write_pretrained(run: Path, pretrained: Pretrained) -> None:

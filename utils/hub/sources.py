@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from data.hashes import file_sha256, remembered, sha256
 from model import GPTConfig
 from model.convert import config_from_hf, gpt2_from_hf, llama_from_hf
 from model.convert.gguf import FREQS, config_from_gguf, from_gguf, with_slower
@@ -17,9 +16,9 @@ from tok import BPETokenizer, Tokenizer
 from tok.bpe.interop import check_ignored_merges, made_by
 from tok.files import read_text
 from utils.hub.gguf import GGUFFile, arrays
-from utils.hub.package import SHA256, SMOLLM2, smollm2_file
+from utils.hub.package import SMOLLM2, smollm2_file
 from utils.hub.pretrained import Pretrained
-from utils.hub.weights import read_weights, shards
+from utils.hub.weights import read_weights
 
 PRE = {  # tokenizer.ggml.pre -> pattern; llama.cpp's "default" is none of them
     "gpt-2": "gpt2",
@@ -214,15 +213,6 @@ def gguf_tokenizer(m: Mapping[str, Any]) -> BPETokenizer:
     return BPETokenizer(*parts)
 
 
-def source_sha256(source: str) -> str:
-    """The hash of the files with a source's weights. OSError if nothing is there."""
-    if source == SMOLLM2:
-        return SHA256
-    path = Path(source)
-    files = shards(path) if path.is_dir() else [path]
-    return sha256("".join(remembered(file, file_sha256) for file in files).encode())
-
-
 def read_source(source: str) -> Found:
     """Read a model from wherever it is. ValueError if there is none."""
     if source == SMOLLM2:
@@ -235,7 +225,4 @@ def read_source(source: str) -> Found:
     if path.is_file():
         return from_gguf_file(path)
     what = f"a directory, a .gguf file, or {SMOLLM2}"
-    if len(path.parts) == 2 and not path.parent.is_dir():  # owner/name
-        cure = f"download it first: hf download {source} --local-dir {path.name}"
-        raise ValueError(f"{source} is neither {what}; nothing is fetched from a hub, so {cure}")
     raise ValueError(f"{source} is neither a run, {what}; nothing is there")

@@ -23,8 +23,6 @@ VERSION = 1
 PARTS = ("model", "optimizer", "scaler")
 PROGRESS = ("step", "best_val_loss", "best_step")
 KEYS = ("version", "model_config", "settings", "data", "rng", "log", *PROGRESS, *PARTS)
-# Settings that a resumed run keeps, and what they were before they could be set.
-STAYS = {"optimizer": "adamw", "lora": 0, "lora_alpha": 0, "lora_targets": "all", "lora_rs": False}
 DAMAGE = (  # what zipfile and torch.load raise for a damaged archive
     EOFError,
     NotImplementedError,
@@ -210,13 +208,14 @@ class TrainState:
         if differ:
             raise ValueError(f"the checkpoint is of another model: {', '.join(differ)}")
         same_data(checkpoint["data"], self.data)
-        for name, first in STAYS.items():  # not all were there in 0.1.0
-            then, now = checkpoint["settings"].get(name, first), self.settings.get(name, first)
-            if then != now:
-                raise ValueError(f"the checkpoint has {name}={then}, not {now}; resume with that")
         self.check_base(checkpoint.get("base"))
+        then = checkpoint["settings"].get("optimizer", "adamw")  # there was no other in 0.1.0
+        if then != self.settings["optimizer"]:
+            cure = f"resume with --optimizer {then}"
+            raise ValueError(f"the checkpoint holds the state of optimizer={then}; {cure}")
 
     def check_base(self, then: dict[str, str] | None) -> None:
-        """Raise ValueError unless a checkpoint's adapters, if any, stand on our base."""
+        """Raise ValueError unless a checkpoint has adapters on our base, or none as we."""
         if (then or {}).get("sha256") != (self.base or {}).get("sha256"):
-            raise ValueError("the checkpoint has adapters on other weights; take its --init")
+            what = "adapters on other weights" if then else "no adapters"
+            raise ValueError(f"the checkpoint has {what}; take its --init and --lora")

@@ -29,9 +29,7 @@ def check(a: Namespace) -> None:
         raise ValueError("--system begins a chat; add --chat")
     if typed and len(a.lora or ()) > 1:
         raise ValueError(f"lora={a.lora}: a conversation has one model; give on or off")
-    if a.novelty and (typed or a.grid or a.show_probs or len(a.lora or ()) > 1):
+    if a.novelty and (typed or a.grid or a.show_probs):
         raise ValueError("--novelty judges whole texts; leave out the other way to write")
-    if len(set(a.lora or ())) < len(a.lora or ()):
-        raise ValueError(f"lora={a.lora}: give each once")
     if a.compile and a.no_cache:
         raise ValueError("--compile compiles a step with the cache; leave out --no-cache")
