@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tok.cli import Parser, run
-from utils.config import settings_from
+from utils.config import recorded_settings
 from utils.runs import latest_run, run_dir
 
 if TYPE_CHECKING:  # what needs torch is imported by `main`, not for --help or a wrong flag
@@ -22,7 +22,7 @@ if TYPE_CHECKING:  # what needs torch is imported by `main`, not for --help or a
     from model import TinyGPT
     from utils.training.score import Score
 
-TOKENS = 1 << 14  # at once
+TOKENS_AT_ONCE = 1 << 14  # in one batch of windows
 
 
 def parse(argv: Sequence[str] | None) -> Namespace:
@@ -47,7 +47,7 @@ def open_text(a: Namespace, path: Path, checkpoint: dict[str, Any]) -> "Mixture"
     from data.mixture import open_mixture
     from utils.training.checkpoint import same_data
 
-    own = settings_from(checkpoint["settings"]).data
+    own = recorded_settings(checkpoint["settings"], path).data
     if not a.data and "train_tokens" not in checkpoint["data"]:
         raise ValueError(f"{path} is a pretrained model without a text; give --data")
     if a.data:
@@ -62,20 +62,20 @@ def open_text(a: Namespace, path: Path, checkpoint: dict[str, Any]) -> "Mixture"
 
 
 def base_scores(
-    model: "TinyGPT", checkpoint: dict[str, Any], score: "Callable[[TinyGPT], Score]"
+    model: "TinyGPT", checkpoint: dict[str, Any], near: Path, score: "Callable[[TinyGPT], Score]"
 ) -> "dict[str, Score]":
-    """What the model started from scores: the adapters' base, or the run that `init` names."""
+    """What the model started from scores: the adapters' base, or the run of that name and hash."""
     from model.adapt.lora import without_lora
-    from utils.training.models import load_model
+    from utils.training.models import base_model
 
     if checkpoint.get("base"):
         with without_lora(model):
             return {"base": score(model)}
-    init = checkpoint["settings"].get("init", "")
-    if not init:
+    source = checkpoint.get("source")
+    if not source:
         return {}
     try:
-        base, *_ = load_model(run_dir(init))
+        base = base_model(source, model.config, near)
     except ValueError as e:
         print(f"note: no scores of the base: {e}", file=sys.stderr)
         return {}
@@ -106,7 +106,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if a.block_size < 0 or (a.block_size > T and not model.config.slides):
         raise ValueError(f"block_size={a.block_size} must be 1 to {T}, the model's; 0 = that")
     T = a.block_size or T
-    B = a.batch_size or min(16, max(1, TOKENS // T))
+    B = a.batch_size or min(16, max(1, TOKENS_AT_ONCE // T))
 
     def scored(model: "TinyGPT") -> "tuple[Score, dict[str, Score]]":
         return evaluate_all(model.to(device.device), next_token, mixture.datasets, B, device, T)
@@ -114,7 +114,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     score, sources = scored(model)
     scores = {
         "model": score,
-        **base_scores(model, checkpoint, lambda model: scored(model)[0]),
+        **base_scores(model, checkpoint, path.parent, lambda model: scored(model)[0]),
         **{f"- {name}": own for name, own in sources.items() if len(sources) > 1},
         "bigram": bigram_baseline(data.train, data.val, V, n_bytes),
         "unigram": unigram_baseline(data.train, data.val, V, n_bytes),

@@ -78,17 +78,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     from utils.device import pick_device
     from utils.training.models import load_model
     from utils.writing.novelty import novelty, training_text, training_words
-    from utils.writing.ways import check_adapters, tell_limits, write
+    from utils.writing.ways import adapters_on_and_off, check_adapters, tell_limits, write
 
     device = pick_device(a.device).device
     model, tokenizer, checkpoint = load_model(path, a.ckpt)
     check_adapters(a, model)
-    training = training_text(checkpoint) if a.novelty else None
+    training = training_text(path, checkpoint) if a.novelty else None
     end = end_id(checkpoint["data"], tokenizer)
     tell_limits(a, model, tokenizer, prompts, end)
     note(f"{path}/{a.ckpt}.pt, step {checkpoint['step']}, {model.n_params():,} parameters")
     few_rows(model.to(device).eval(), 1 if a.show_probs else len(prompts))
-    written = write(a, model, tokenizer, prompts, end, template)
+    for _ in adapters_on_and_off(a, model):
+        written = write(a, model, tokenizer, prompts, end, template)
     if training:
         note(str(novelty(written, training_words(training.datasets.values()))))
 

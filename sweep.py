@@ -21,8 +21,8 @@ from typing import Any
 import train
 from tok.cli import Parser, run
 from tok.files import replacing
-from utils.config import FIELDS, Settings, coerce, flat, read_yaml, settings_from
-from utils.flags import DEFAULT, own_values, settings_of
+from utils.config import FIELDS, Settings, coerce, flat, read_yaml, recorded_settings
+from utils.flags import DEFAULT, settings_of
 from utils.training.score import perplexity
 
 Values = dict[str, Any]
@@ -64,7 +64,7 @@ def train_one(settings: Settings, path: Path) -> Values:
 
 def same(values: Values, settings: Settings) -> bool:
     """Whether the settings of a run, which an older version may have begun, are these."""
-    return flat(settings_from(own_values(values))) == flat(settings)
+    return flat(recorded_settings(values)) == flat(settings)
 
 
 def begun(path: Path, settings: Settings) -> bool:

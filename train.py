@@ -13,15 +13,17 @@ torchrun --nproc_per_node=2 -- train.py --accum 2   # as one process with --accu
 from argparse import Namespace
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 from signal import Signals
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from tok.cli import Parser
 from tok.cli import run as run_command
 from utils.config import Settings
-from utils.flags import add_settings, overfitting, settings_of
+from utils.flags import add_settings, overfitting, run_name, settings_of
 from utils.reporting.events import Callback
-from utils.runs import run_dir
+from utils.runs import RUNS, run_dir
 from utils.training.budget import ended_by, steps_in_all
 from utils.training.interrupt import Interrupt
 
@@ -29,25 +31,22 @@ if TYPE_CHECKING:  # what needs torch is imported when a run begins, not for --h
     from utils.session import Session
 
 
-def parse(argv: Sequence[str] | None) -> tuple[Namespace, Settings]:
-    """Read flags and config."""
+def parse(argv: Sequence[str] | None, scratch: str = "") -> tuple[Namespace, Settings]:
+    """Read flags and config; what a dry run has to import goes to `scratch`."""
     p = Parser(prog="train.py", usage="train.py [--SETTING VALUE ...]", description=__doc__)
     p.add_argument("--resume", action="store_true", help="go on from last.pt of --run")
     p.add_argument("--overfit", action="store_true", help="train on one batch only, to debug")
     p.add_argument("--dry-run", action="store_true", help="say how large and how long; no run")
     add_settings(p)
     args = p.parse_args(argv)
-    if getattr(args, "init", "") and not args.resume:
-        from utils.hub.importer import as_run  # needs torch
-
-        args.init = as_run(args.init)
     if args.resume and args.overfit:
         raise ValueError("--overfit has nothing to --resume; leave one of them out")
-    base = run_dir(args.run if "run" in args else settings_of(args).train.run) / "config.yaml"
-    settings = settings_of(args, base if args.resume and base.exists() else None)
-    if args.overfit:
-        settings = overfitting(settings)
-    return args, settings
+    base = run_dir(run_name(args)) / "config.yaml"
+    if args.resume and not base.exists():
+        raise ValueError(f"no checkpoint {base.with_name('last.pt')}; leave out --resume to begin")
+    runs = Path(scratch) if args.dry_run else RUNS
+    settings = settings_of(args, base if args.resume else None, runs)
+    return args, overfitting(settings) if args.overfit else settings
 
 
 def evaluate_and_save(session: "Session") -> None:
@@ -129,11 +128,12 @@ def run(
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Train. Exit status: 0, 3 for a loss that is not finite, 128 + n after signal n."""
-    args, settings = parse(argv)
-    if args.dry_run:
-        from utils.forecast import forecast
+    with TemporaryDirectory() as scratch:
+        args, settings = parse(argv, scratch)
+        if args.dry_run:
+            from utils.forecast import forecast
 
-        return forecast(settings)
+            return forecast(settings, scratch)
     ended = run(settings, resume=args.resume, overfit=args.overfit)["stopped_by"]
     if ended.startswith("SIG"):
         return 128 + Signals[ended]

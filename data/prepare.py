@@ -134,6 +134,17 @@ def damaged(out: Path, keep: bool) -> bool:
     return False
 
 
+def check_source(data: Path) -> None:
+    """Raise FileNotFoundError or ValueError if there is neither a text nor prepared data."""
+    if not data.exists():
+        cure = "no such text; give a file, or make it with python -m data.prepare"
+        raise FileNotFoundError(errno.ENOENT, cure, str(data))
+    if data.is_dir() and not (data / "meta.json").exists():
+        raise ValueError(
+            f"{data} has no meta.json; give a text file, or run python -m data.prepare"
+        )
+
+
 def prepared(
     data: str | Path,
     *,
@@ -148,15 +159,9 @@ def prepared(
     With `scratch`, a directory, what has to be made is made there and not kept.
     """
     data, doc_sep = Path(data), unescape(doc_sep)
-    if (data / "meta.json").exists():
-        return data
-    if not data.exists():
-        cure = "no such text; give a file, or make it with python -m data.prepare"
-        raise FileNotFoundError(errno.ENOENT, cure, str(data))
+    check_source(data)
     if data.is_dir():
-        raise ValueError(
-            f"{data} has no meta.json; give a text file, or run python -m data.prepare"
-        )
+        return data
     text = remembered(data, clean_sha256, keep=not scratch)
     given = Path(tokenizer).read_bytes() if Path(tokenizer).is_file() else tokenizer.encode()
     key = json.dumps([FORMAT, text, sha256(given), vocab, doc_sep])

@@ -44,8 +44,8 @@ class TokenDataset:
 
 
 def end_id(meta: dict[str, Any], tokenizer: tok.Tokenizer) -> int | None:
-    """The same, from a checkpoint's meta.json; a pretrained model learnt from many documents."""
-    return tokenizer.special_tokens.get(END_OF_TEXT) if meta.get("documents", 2) > 1 else None
+    """The same, from a checkpoint's meta.json; a pretrained model has learnt from documents."""
+    return None if meta.get("documents") == 1 else tokenizer.special_tokens.get(END_OF_TEXT)
 
 
 def meta_text(meta: dict[str, Any]) -> str:

@@ -68,7 +68,7 @@ def test_by_hand():
 
 
 def test_only_training_counts_and_documents_are_kept_apart(toy_run):
-    mixture = training_text(load_model(toy_run)[2])
+    mixture = training_text(toy_run, load_model(toy_run)[2])
     data = mixture.combined()
     words = training_words([data])
     text = data.tokenizer.decode(data.train.tolist()).split()
@@ -80,7 +80,7 @@ def test_only_training_counts_and_documents_are_kept_apart(toy_run):
 
 
 def test_of_a_long_text_only_the_first_tokens_are_read(toy_run, monkeypatch):
-    data = training_text(load_model(toy_run)[2]).combined()
+    data = training_text(toy_run, load_model(toy_run)[2]).combined()
     monkeypatch.setattr(module, "LIMIT", 50)
     words = training_words([data, data])
     assert words.limited

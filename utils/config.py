@@ -4,7 +4,7 @@ Keys and flags are flat, and an unknown one names its neighbour.
 """
 
 import math
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -176,12 +176,12 @@ FIELDS = {  # vocab_size follows from the tokenizer, so it is no setting of a ru
 }
 
 
-def one_line(value: Any) -> Any:
+def flag_text(value: Any) -> Any:
     """YAML's mapping, or list of mappings, as a flag's text: [{a: 1, b: 2}, {}] -> "a=1 b=2; "."""
     if isinstance(value, list):
-        return "; ".join(str(one_line(part)) for part in value)
+        return "; ".join(str(flag_text(part)) for part in value)
     if isinstance(value, dict):
-        return " ".join(f"{name}={one_line(part)}" for name, part in value.items())
+        return " ".join(f"{name}={flag_text(part)}" for name, part in value.items())
     return value
 
 
@@ -189,7 +189,7 @@ def coerce(name: str, value: Any) -> Any:
     """Turn a flag's text, or YAML's value (it reads 1e-3 as text), into the field's type."""
     kind: Any = FIELDS[name].type
     if name in ("mixture", "phases"):
-        value = one_line(value)
+        value = flag_text(value)
     if get_args(kind):  # Literal: its choices are checked by the dataclass
         return str(value)
     if kind is bool and str(value).lower() in ("true", "false"):
@@ -222,6 +222,24 @@ def settings_from(values: dict[str, Any]) -> Settings:
         for section, cls in SECTIONS.items()
     }
     return Settings(**sections)
+
+
+def recorded_settings(values: dict[str, Any], run: Path | None = None) -> Settings:
+    """The settings that a run has recorded, in any version; its tokenizer is its copy in `run`.
+
+    0.1.0 drew windows at random, and up to 0.2.0 `dropout` was of attention weights, too.
+    """
+    before = {"sampling": "random", "attn_dropout": values.get("dropout", 0.0)}
+    settings = settings_from({**before, **values})
+    if run is None or settings.data.tokenizer in ("char", "bpe"):
+        return settings
+    own = replace(settings.data, tokenizer=str(run / "tokenizer.json"))
+    return replace(settings, data=own)
+
+
+def resolved(config: GPTConfig) -> dict[str, Any]:
+    """A model's shape with the widths that a 0 stands for: equal shapes are equal here."""
+    return {**asdict(config), "d_ff": config.hidden, "n_kv_head": config.kv_heads}
 
 
 def flat(settings: Settings) -> dict[str, Any]:

@@ -1,10 +1,14 @@
-"""Settings as flags: defaults < recipe < YAML (--config) < --NAME VALUE."""
+"""Settings as flags: defaults < recipe < YAML (--config) < --NAME VALUE.
+
+What a training starts from (--init) has a say, too: its model and tokenizer are kept.
+"""
 
 from argparse import SUPPRESS, Namespace
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, get_args
 
+from data.phases import parse_counts
 from model.config import GPTConfig
 from tok.cli import Parser
 from utils.config import (
@@ -13,16 +17,21 @@ from utils.config import (
     DataConfig,
     Settings,
     coerce,
+    flag_text,
     flat,
-    one_line,
     read_yaml,
+    recorded_settings,
+    resolved,
     settings_from,
 )
+from utils.hub.pretrained import imported_name, is_run
 from utils.recipe import ENDING, fine_tuning, recipe, text_bytes
-from utils.runs import run_dir
+from utils.runs import RUNS, check_apart, run_dir
 
+Values = dict[str, Any]
 DEFAULT = Path(__file__).parent.parent / "configs" / "tiny.yaml"
-FREE = ("block_size", "dropout", "attn_dropout", "attn")  # what --init leaves open of a model
+FREE = {"block_size", "dropout", "attn_dropout", "attn"}  # what --init leaves open of a model
+KEPT = {f.name for f in fields(GPTConfig) if f.name in FIELDS} - FREE | {"vocab"}
 
 
 def add_settings(parser: Parser) -> None:
@@ -52,80 +61,155 @@ def add_settings(parser: Parser) -> None:
             )
 
 
-def own_values(values: dict[str, Any]) -> dict[str, Any]:
-    """A run's own settings: 0.1.0 drew windows at random, and up to 0.2.0 `dropout` was of all."""
-    return {"sampling": "random", "attn_dropout": values.get("dropout", 0.0), **values}
+def flags_of(args: Namespace) -> Values:
+    """The settings among parsed flags."""
+    return {name: value for name, value in vars(args).items() if name in FIELDS}
 
 
-def started_from(init: str, values: dict[str, Any], n_bytes: int) -> dict[str, Any]:
-    """Settings of a training that starts from the run `init`: its model, tokenizer, `fine_tuning`.
-
-    Raises ValueError if there is no such run, or if values ask for another model than it holds.
-    """
-    run = run_dir(init)
-    if not (run / "config.yaml").is_file():
-        raise ValueError(f"init={init}: {run} is no run; see python -m utils.hub import --help")
-    source = flat(settings_from(own_values(read_yaml(run / "config.yaml"))))
-    shape = {f.name: source[f.name] for f in fields(GPTConfig) if f.name in FIELDS}
-    for name in shape:
-        if name in values and name not in FREE and coerce(name, values[name]) != shape[name]:
-            asked = f"{name}={values[name]}, but {run} has {name}={shape[name]}"
-            raise ValueError(f"{asked}, which --init keeps; leave it out")
-    rank = coerce("lora", values.get("lora", 0))
-    chosen = fine_tuning(n_bytes, rank > 0, shape["block_size"])
-    return {**shape, "tokenizer": str(run / "tokenizer.json"), **chosen}
+def is_default(config: str | None) -> bool:
+    """Whether settings come from configs/tiny.yaml, which nobody needs to name."""
+    return not config or Path(config).resolve() == DEFAULT.resolve()
 
 
-def values_of(config: Path, flags: dict[str, Any]) -> tuple[dict[str, Any], str]:
-    """What a config says, with what the text and `init` choose; and the name of the run.
-
-    For another text than tiny.yaml's, `recipe` chooses by its length, and how tiny.yaml's own is
-    read is left out. With init, `started_from` chooses, and all of tiny.yaml is left out.
-    """
-    values, name = read_yaml(config), config.stem
-    default = config.resolve() == DEFAULT.resolve()
-    if default and not Path(values["data"]).exists():  # called from another directory
+def tiny() -> Values:
+    """What configs/tiny.yaml says; its text is found from another directory, too."""
+    values = read_yaml(DEFAULT)
+    if not Path(values["data"]).exists():
         values["data"] = str(DEFAULT.parent.parent / values["data"])
-    own_text, init = values.get("data", ""), str(flags.get("init", values.get("init", "")))
-    both = {**values, **flags}
-    data, mixture = str(both.get("data", "")), str(one_line(both.get("mixture", "")))
-    other = Path(data).resolve() != Path(own_text).resolve() or "mixture" in flags
-    chosen: dict[str, Any] = {}
-    if default and (other or init):
-        name = name if mixture else Path(data).stem
-        left_out = values.keys() - {"data"} if init else {f.name for f in fields(DataConfig)}
-        values = {k: v for k, v in values.items() if k not in left_out}
-    if init:
-        name = f"{name}-{run_dir(init).name}"
-        chosen = started_from(init, {**values, **flags}, text_bytes(data, mixture))
-    elif default and other:
-        chosen = recipe(text_bytes(data, mixture))
-    if "steps" in flags or "minutes" in flags:  # then it ends when it was told to
-        chosen = {k: v for k, v in chosen.items() if k not in ENDING}
-    return ({**chosen, **values} if init else {**values, **chosen}), name
+    return values
 
 
-def settings_of(args: Namespace, base: Path | None = None) -> Settings:
+def check_alone(asked: Values) -> None:
+    """Raise ValueError for what is wrong whatever a training starts from."""
+    for name in asked.keys() & KEPT:
+        coerce(name, asked[name])
+    kept = KEPT if asked.get("init") else set()
+    settings_from({name: value for name, value in asked.items() if name not in kept})
+
+
+def asked_by(args: Namespace) -> Values:
+    """What is asked for: flags over their --config. configs/tiny.yaml is a default, but its text.
+
+    Raises ValueError, which names the config if it is wrong by itself.
+    """
+    flags = flags_of(args)
+    if is_default(args.config):
+        return {"data": tiny()["data"], **flags}
+    values = read_yaml(args.config)
+    try:
+        check_alone({**values, **{k: v for k, v in flags.items() if k == "init"}})
+    except ValueError as e:
+        raise ValueError(f"{args.config}: {e}") from None
+    return {**values, **flags}
+
+
+def run_name(args: Namespace) -> str:
+    """The run that is asked for; else named by config or text, and by what it starts from."""
+    asked, config = asked_by(args), Path(args.config or DEFAULT)
+    by_text = is_default(args.config) and not asked.get("mixture")
+    name = Path(asked["data"]).stem if by_text else config.stem
+    init = str(asked.get("init", ""))
+    return str(asked.get("run", "")) or (f"{name}-{imported_name(init)}" if init else name)
+
+
+def until_told(chosen: Values, asked: Values) -> Values:
+    """What a recipe has chosen; without ENDING, which suits its steps, if others are asked for."""
+    told = "steps" in asked or "minutes" in asked
+    return {name: value for name, value in chosen.items() if not (told and name in ENDING)}
+
+
+def size_of(asked: Values) -> int:
+    """Bytes of the text, or texts, that are asked for."""
+    data = str(asked.get("data", FIELDS["data"].default))
+    return text_bytes(data, str(flag_text(asked.get("mixture", ""))))
+
+
+def for_text(asked: Values) -> Values:
+    """configs/tiny.yaml; for another text than its own, with what `recipe` chooses by the length.
+
+    Then how tiny.yaml's own text is read is left out.
+    """
+    values = tiny()
+    if Path(asked["data"]).resolve() == Path(values["data"]).resolve() and "mixture" not in asked:
+        return values
+    left = {name: values[name] for name in values.keys() - {f.name for f in fields(DataConfig)}}
+    return {**left, **until_told(recipe(size_of(asked)), asked)}
+
+
+def from_run(asked: Values) -> Values:
+    """Settings that start from the run asked["init"]: its model and tokenizer, and `fine_tuning`.
+
+    Raises ValueError if there is no such run, or if another model than it holds is asked for.
+    """
+    run = run_dir(str(asked["init"]))
+    if not (run / "config.yaml").is_file():
+        raise ValueError(f"init={asked['init']}: {run} has no config.yaml; import or train it anew")
+    source = recorded_settings(read_yaml(run / "config.yaml"))
+    values, model = flat(source), source.model
+    for name in sorted(asked.keys() & KEPT):
+        if coerce(name, asked[name]) not in (values[name], resolved(model).get(name)):
+            said = f"{name}={asked[name]}, but {run} has {name}={values[name]}"
+            raise ValueError(f"{said}, which --init keeps; leave it out")
+    rank = coerce("lora", asked.get("lora", 0))
+    chosen = until_told(fine_tuning(size_of(asked), rank > 0, model.block_size), asked)
+    least = max(model.window + 1, model.emb_conv)  # of block_size, that the model can be built
+    chosen["block_size"] = max(chosen["block_size"], least)
+    kept = {name: values[name] for name in KEPT}
+    return {**kept, "tokenizer": str(run / "tokenizer.json"), **chosen}
+
+
+def imported(asked: Values, runs: Path) -> Values:
+    """What is asked for, where `init` is a run: one that is imported into `runs` if it is none yet.
+
+    Raises ValueError or OSError before that for what is wrong whatever it holds.
+    """
+    check_alone(asked)
+    from data.prepare import check_source
+
+    init, run = str(asked["init"]), run_dir(asked["run"])
+    data = str(asked.get("data", FIELDS["data"].default))
+    for path in parse_counts(str(flag_text(asked.get("mixture", ""))), "mixture") or [data]:
+        check_source(Path(path))
+    if is_run(init):
+        return asked
+    check_apart(run, run_dir(imported_name(init)))
+    from utils.hub.importer import as_run  # needs torch: here, after all that does not
+
+    return {**asked, "init": as_run(init, runs)}
+
+
+def going_on(flags: Values, base: Path) -> Settings:
+    """Settings of a run that goes on, whose config is `base`, with flags over them."""
+    try:
+        recorded = flat(recorded_settings(read_yaml(base), base.parent))
+    except ValueError as e:
+        raise ValueError(f"{base}: {e}") from None
+    init = str(flags.get("init", ""))
+    if init and not is_run(init):  # it has long been imported
+        flags = {**flags, "init": imported_name(init)}
+    return settings_from({**recorded, **flags})
+
+
+def settings_of(args: Namespace, base: Path | None = None, runs: Path = RUNS) -> Settings:
     """Settings of parsed flags over a config: `args.config`, else `base`, else configs/tiny.yaml.
 
-    `base` is the config of a run that goes on: all is said there.
+    `base` is the config of a run that goes on: all is said there. What `init` names becomes a run
+    in the directory `runs` if it is none yet.
     """
-    flags = {name: value for name, value in vars(args).items() if name in FIELDS}
-    config = Path(args.config or base or DEFAULT)
-    own = config == base
-    values, name = (own_values(read_yaml(config)), config.stem) if own else values_of(config, flags)
-    try:
-        settings = settings_from(values)  # on its own first, so that an error names the right file
-    except ValueError as e:
-        raise ValueError(f"{config}: {e}") from None
-    settings = settings_from({**values, **flags})
-    if not settings.train.run:
-        settings = replace(settings, train=replace(settings.train, run=name))
-    return settings
+    if base and not args.config:
+        return going_on(flags_of(args), base)
+    asked = {**asked_by(args), "run": run_name(args)}
+    if asked.get("init"):
+        asked = imported(asked, runs)
+        below = from_run(asked)
+    else:
+        below = for_text(asked) if is_default(args.config) else {}
+    return settings_from({**below, **asked})
 
 
 def overfitting(settings: Settings) -> Settings:
     """The same for a run of its own that learns one batch by heart: no dropout, one evaluation."""
+    lora = replace(settings.lora, lora_dropout=0.0)
     s, model = settings.train, replace(settings.model, dropout=0.0, attn_dropout=0.0)
     own = replace(s, run=f"{s.run.rstrip('/')}-overfit", eval_every=s.steps, patience=0)
-    return replace(settings, model=model, train=own)
+    return replace(settings, model=model, train=own, lora=lora)

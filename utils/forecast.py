@@ -1,7 +1,6 @@
 """What a run will take, before it is begun: parameters, tokens, memory, time."""
 
 from functools import partial
-from tempfile import TemporaryDirectory
 
 from utils.bench.timing import summary, take_turns
 from utils.config import Settings
@@ -14,15 +13,14 @@ from utils.training.objective import next_token
 from utils.training.step import TrainStep
 
 
-def forecast(settings: Settings) -> int:
-    """Print the size of a run, then how long it takes by three steps of it; 0. Nothing stays."""
+def forecast(settings: Settings, scratch: str) -> int:
+    """Print the size of a run, then how long it takes by three steps of it; 0.
+
+    What has to be made for that is left in the directory `scratch`.
+    """
     s = settings.train
     device = pick_device(s.device, s.dtype)
-    with (
-        memory_advice(s.batch_size, s.accum),
-        start_processes(device) as dist,
-        TemporaryDirectory() as scratch,
-    ):
+    with memory_advice(s.batch_size, s.accum), start_processes(device) as dist:
         session = Session(settings, device, dist, scratch=scratch)
         device = session.device
         state, tokens = session.state, settings.tokens_per_step * dist.world_size

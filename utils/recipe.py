@@ -56,7 +56,7 @@ def fine_tuning(n_bytes: int, lora: bool, block_size: int) -> dict[str, Any]:
     """Settings to go on training a pretrained model of that block_size with a text of n_bytes.
 
     One window a step, so that few tokens teach much; the text once to twice, then it is learnt by
-    heart. docs/finetune.md has the measurements.
+    heart. No dropout, whatever the source had. docs/finetune.md has the measurements.
     """
     steps = min(max(n_bytes // 1750, 20), 300)
     return {
@@ -70,5 +70,6 @@ def fine_tuning(n_bytes: int, lora: bool, block_size: int) -> dict[str, Any]:
         "schedule": "linear",
         "warmup": 10,
         "weight_decay": 0.0,
+        "dropout": 0.0,
         "attn_dropout": 0.0,
     }

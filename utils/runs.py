@@ -13,6 +13,7 @@ from typing import IO, Any
 from tok.files import replacing
 from utils.config import Settings, write_yaml
 
+RUNS = Path("runs")
 MADE_FIRST = ("config.yaml", "tokenizer.json")  # what every run holds from its start
 
 
@@ -22,7 +23,18 @@ def run_dir(name: str) -> Path:
         raise ValueError("a run needs a name; set run, as in --run my")
     path = Path(name)
     is_path = len(path.parts) > 1 or path.is_absolute() or name in (".", "..")
-    return path if is_path else "runs" / path
+    return path if is_path else RUNS / path
+
+
+def has_model(run: Path) -> bool:
+    """Whether a directory is a run with a checkpoint."""
+    return (run / "best.pt").exists() or (run / "last.pt").exists()
+
+
+def check_apart(run: Path, init: Path) -> None:
+    """Raise ValueError if a run is to be made where the one lies that it starts from."""
+    if run.resolve() == init.resolve():
+        raise ValueError(f"--run must name another run than {init}, which --init starts from")
 
 
 def latest_run(root: str = "runs") -> Path:

@@ -3,7 +3,6 @@
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from shlex import quote
 from typing import Any
@@ -13,7 +12,6 @@ import torch
 from data.mixture import open_mixture
 from data.phases import parse_phases
 from data.sampler import BatchSampler
-from model import TinyGPT
 from utils.config import Settings, flat
 from utils.device import (
     Device,
@@ -33,10 +31,10 @@ from utils.reporting.summary import commit, summarize, write_json
 from utils.reporting.tracker import Tracker
 from utils.runs import open_run, run_dir
 from utils.training.budget import Clock
-from utils.training.checkpoint import TrainState, keep_newest, load_checkpoint, model_config
+from utils.training.checkpoint import TrainState, keep_newest, load_checkpoint
 from utils.training.evaluate import evaluate_all
 from utils.training.interrupt import Interrupt
-from utils.training.models import pretrained_model
+from utils.training.models import first_model
 from utils.training.objective import next_token
 from utils.training.optim import make_optimizer, muon_groups
 from utils.training.score import Score
@@ -86,7 +84,7 @@ class Session:
             prefetch=device.device.type != "cpu",  # where drawing is 0.4 % of a small model's step
             pin_memory=gpu,
         )
-        self.state = self.begin()
+        self.state = self.begin(keep=not scratch)
 
     def precise(self, device: Device) -> Device:
         """The device with its dtype, where that is auto: bfloat16 on a CPU by rank 0's trial.
@@ -102,24 +100,13 @@ class Session:
             return pick_device(str(device.device), then)
         return fastest(device, lambda: self.dist.broadcast([bfloat16_gain()])[0])
 
-    def first_model(self) -> tuple[Any, dict[str, str] | None]:
-        """A model with random weights, or a pretrained one and, if any, its adapters' base."""
-        s, last = self.settings, self.last
-        config = replace(s.model, vocab_size=self.data.tokenizer.vocab_size)
-        if s.train.init and (last is None or s.lora.lora):
-            return pretrained_model(
-                s, config, self.data.meta["tokenizer_sha256"], self.device.dtype
-            )
-        if last and s.train.init:  # a pretrained model may have ids that no token has
-            config = replace(config, vocab_size=model_config(last).vocab_size)
-        return TinyGPT(config), None
-
-    def begin(self) -> TrainState:
-        """A model, with what trains it."""
+    def begin(self, keep: bool) -> TrainState:
+        """A model, with what trains it; `keep` is whether the sum of its source is remembered."""
         s, o, dist = self.settings.train, self.settings.optim, self.dist
         torch.manual_seed(s.seed)
-        model, base = self.first_model()
-        model = model.to(self.device.device)
+        how = self.device.dtype, keep
+        begun, source = first_model(self.settings, self.data, self.last, *how)
+        model: Any = begun.to(self.device.device)
         model.activation_checkpointing = s.recompute
         if s.parallel == "fsdp":
             model = apply_fsdp(model, self.device, dist)
@@ -129,7 +116,7 @@ class Session:
         optimizer = make_optimizer(model.parameters(), o, matrices=matrices, dtype=dtype)
         scaler = self.device.scaler()
         settings = {**flat(self.settings), "dtype": self.device.precision}  # auto no longer
-        return TrainState(model, optimizer, scaler, settings, self.data.meta, base)
+        return TrainState(model, optimizer, scaler, settings, self.data.meta, source)
 
     def open(self, callbacks: Sequence[Callback]) -> None:
         """Make the run's directory, or go on in it from last.pt; open the sinks."""

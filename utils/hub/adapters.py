@@ -1,12 +1,11 @@
 """peft's adapters in and out: adapter_config.json and adapter_model.safetensors."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from model.adapt.lora import add_lora, load_lora, lora_state
 from model.convert.peft import from_peft, to_peft
-from utils.config import flat, settings_from
-from utils.flags import own_values
+from utils.config import flat, recorded_settings, settings_from
 from utils.hub.exporter import free_directory, write_json
 from utils.hub.importer import report, write_checkpoint, write_run
 from utils.hub.pretrained import Pretrained, read_pretrained
@@ -27,7 +26,7 @@ def export_adapters(run: Path, path: Path, which: str = "best") -> None:
     base = checkpoint.get("base")
     if not base:
         raise ValueError(f"{run} has no adapters; train some with --lora, or export it --to hf")
-    lora = settings_from(own_values(checkpoint["settings"])).lora
+    lora = recorded_settings(checkpoint["settings"]).lora
     weights, said = to_peft(lora_state(model), lora, model.config)
     origin = read_pretrained(run)
     name = origin.source.split(",")[0] if origin else base["run"]
@@ -65,11 +64,12 @@ def import_adapters(source: Path, path: Path, base: str | None, merge: bool) -> 
         raise ValueError(f"{source}: {e}") from None
     origin = read_pretrained(run_dir(base)) or Pretrained(Path(base).name)
     if merge:
+        origin = replace(origin, sha256="")  # the sum of the base alone
         found = Found(model.config, merged(model).state_dict(), tokenizer, origin)
         write_run(path, found)
         report(path, found)
         return path
-    values = {**flat(settings_from(own_values(below["settings"]))), **asdict(lora)}
+    values = {**flat(recorded_settings(below["settings"])), **asdict(lora)}
     settings = settings_from({**values, "init": base, "run": path.name, "optimizer": "adamw"})
     state = {name: tensor.clone() for name, tensor in lora_state(model).items()}
     parts = {"model": state, "base": base_of(run_dir(base))}

@@ -4,6 +4,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import torch
@@ -11,11 +12,25 @@ from torch import Tensor
 
 from model import GPTConfig, TinyGPT
 from tok import Tokenizer
+from tok.cli import one_line
 from tok.storage import fingerprint
-from utils.config import Settings, flat, settings_from, write_yaml
-from utils.hub.pretrained import Pretrained, read_pretrained, write_pretrained
-from utils.hub.sources import Found, read_source
-from utils.runs import new_run, run_dir
+from utils.config import (
+    Settings,
+    flat,
+    read_yaml,
+    recorded_settings,
+    settings_from,
+    write_yaml,
+)
+from utils.hub.pretrained import (
+    Pretrained,
+    imported_name,
+    is_run,
+    read_pretrained,
+    write_pretrained,
+)
+from utils.hub.sources import Found, content_sha256, read_source
+from utils.runs import RUNS, has_model, new_run, run_dir
 from utils.training.checkpoint import KEYS, rng_state
 from utils.training.checkpoint import VERSION as CHECKPOINT
 from utils.training.models import assembled, load_model, merged
@@ -57,10 +72,12 @@ def write_run(path: Path, found: Found) -> None:
     config = found.config
     try:
         model = fitted(found)
-    except ValueError as e:
-        raise ValueError(f"{found.origin.source}: {e}") from None
+    except (ValueError, RuntimeError) as e:
+        raise ValueError(f"{found.origin.source}: {one_line(e)}") from None
     shape = {k: v for k, v in asdict(config).items() if k != "vocab_size"}
-    settings = settings_from({**shape, "run": path.name, "data": ""})
+    settings = settings_from(
+        {**shape, "run": path.name, "data": "", "vocab": found.tokenizer.vocab_size}
+    )
     parts = {"model": model.state_dict(), "base": None}
     write_checkpoint(path, settings, config, found.tokenizer, found.origin, parts)
 
@@ -100,29 +117,27 @@ def write_checkpoint(
             raise OSError(f"cannot write {path}; is the disk full? ({str(e)[:60]})") from None
 
 
-def one_line(e: Exception) -> str:
-    """The first lines of torch's complaint as one."""
-    return " ".join(str(e).split())[:200]
-
-
-def has_model(run: Path) -> bool:
-    """Whether a directory is a run of ours."""
-    return (run / "best.pt").exists() or (run / "last.pt").exists()
-
-
 def import_source(
     source: str, run: str | None, base: str | None = None, merge: bool = False
 ) -> Path:
     """Make a run of a pretrained model, say where it came from, and give the run's directory."""
-    path = run_dir(run or Path(source).name.removesuffix(".gguf"))
+    path = run_dir(run or imported_name(source))
     if merge and has_model(run_dir(source)):
         return import_merged(run_dir(source), path)
     if merge:
         raise ValueError(f"--merge adds adapters to weights; {source} has none")
-    found = read_source(source)
-    write_run(path, found)
-    report(path, found)
+    if has_model(run_dir(source)):
+        raise ValueError(f"{run_dir(source)} is a run already; sample.py --run {source}")
+    report(path, imported(source, path))
     return path
+
+
+def imported(source: str, path: Path) -> Found:
+    """Make the run `path` of what `source` holds, and note the sum of that."""
+    found = read_source(source)
+    found = replace(found, origin=replace(found.origin, sha256=content_sha256(source)))
+    write_run(path, found)
+    return found
 
 
 def import_merged(source: Path, path: Path) -> Path:
@@ -136,8 +151,7 @@ def import_merged(source: Path, path: Path) -> Path:
     if path.name == Path(base["run"]).name:
         raise ValueError(f"--run must name another run than {path}, which the adapters need")
     origin = read_pretrained(source) or Pretrained(source.name)
-    config = model.config
-    found = Found(config, merged(model).state_dict(), tokenizer, origin)
+    found = Found(model.config, merged(model).state_dict(), tokenizer, replace(origin, sha256=""))
     write_run(path, found)
     report(path, found)
     return path
@@ -155,22 +169,31 @@ def report(path: Path, found: Found) -> None:
     print(f"run     {path}; next: python sample.py --run {quote(str(path))}{way}")
 
 
-def as_run(source: str) -> str:
-    """The run that `train.py --init SOURCE` starts from; a model from elsewhere is imported first.
+def came_from(run: Path, source: str) -> bool:
+    """Whether a run is an import of what the source holds now, and has not been trained since."""
+    origin = read_pretrained(run)
+    if origin is None or recorded_settings(read_yaml(run / "config.yaml")).train.init:
+        return False
+    return origin.sha256 == content_sha256(source)
 
-    It becomes the run of its own name, unless that is there already and came from the same source.
+
+def as_run(source: str, runs: Path = RUNS) -> str:
+    """The run that `--init SOURCE` starts from; what is no run becomes one in `runs` first.
+
+    It gets its own name, or is there already: then it has to be an import of the same content.
     """
-    if has_model(run_dir(source)):
+    if is_run(source):
         return source
-    path = run_dir(Path(source).name.removesuffix(".gguf"))
-    if has_model(path):
-        origin = read_pretrained(path)
-        if origin is None or origin.source != Path(source).name:
-            raise ValueError(
-                f"{path} is another run; import {source} under a name: utils.hub import"
-            )
-        return path.name
+    name = imported_name(source)
+    if has_model(run_dir(name)):
+        if not came_from(run_dir(name), source):
+            cure = f"--init {run_dir(name)} takes that; or import {source} by another name"
+            raise ValueError(f"{run_dir(name)} is another run than {source}; {cure}")
+        return name
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:  # of torchrun, each would import it
         raise ValueError(f"{source} is no run yet; first: python -m utils.hub import {source}")
-    import_source(source, path.name)
-    return path.name
+    if runs == RUNS:
+        import_source(source, name)
+        return name
+    imported(source, runs / name)  # for a while only: nothing to report
+    return str(runs / name)

@@ -1,10 +1,13 @@
 """What a run keeps of the pretrained model that it comes from: pretrained.json."""
 
 import json
+import os
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from tok.files import as_text, replacing
+from utils.hub.package import SMOLLM2
+from utils.runs import has_model, run_dir
 from utils.writing.template import ChatTemplate
 
 NAME = "pretrained.json"
@@ -21,6 +24,18 @@ class Pretrained:
     bos: str | None = None
     eos: str | None = None
     chat_template: str | None = None  # Jinja
+    sha256: str = ""  # of what was imported
+
+
+def imported_name(source: str) -> str:
+    """The run that `--init SOURCE` makes, or is: models/my.gguf -> my."""
+    return Path(os.path.abspath(source)).name.removesuffix(".gguf")
+
+
+def is_run(source: str) -> bool:
+    """Whether --init names a run: no model from elsewhere goes by that name, and one is there."""
+    elsewhere = source == SMOLLM2 or (Path(source) / "config.json").exists()
+    return not elsewhere and has_model(run_dir(source))
 
 
 def write_pretrained(run: Path, pretrained: Pretrained) -> None:

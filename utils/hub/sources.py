@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from data.hashes import file_sha256, remembered, sha256
 from model import GPTConfig
 from model.convert import config_from_hf, gpt2_from_hf, llama_from_hf
 from model.convert.gguf import FREQS, config_from_gguf, from_gguf, with_slower
@@ -16,7 +17,7 @@ from tok import BPETokenizer, Tokenizer
 from tok.bpe.interop import check_ignored_merges, made_by
 from tok.files import read_text
 from utils.hub.gguf import GGUFFile, arrays
-from utils.hub.package import SMOLLM2, smollm2_file
+from utils.hub.package import SHA256, SMOLLM2, smollm2_file
 from utils.hub.pretrained import Pretrained
 from utils.hub.weights import read_weights
 
@@ -211,6 +212,17 @@ def gguf_tokenizer(m: Mapping[str, Any]) -> BPETokenizer:
     if pattern == "llama3":  # llama.cpp takes a whole word first where it is a token
         check_ignored_merges(parts)
     return BPETokenizer(*parts)
+
+
+def content_sha256(source: str) -> str:
+    """SHA-256 of all files that make up a source, wherever it lies, remembered by size and time."""
+    if source == SMOLLM2:
+        return SHA256
+    path = Path(source)
+    kinds = (".json", ".jinja", ".safetensors")
+    inside = [file for file in path.iterdir() if file.suffix in kinds] if path.is_dir() else []
+    sums = sorted(f"{file.name} {remembered(file, file_sha256)}" for file in inside)
+    return sha256("\n".join(sums).encode()) if inside else remembered(path, file_sha256)
 
 
 def read_source(source: str) -> Found:

@@ -15,7 +15,9 @@ import torch
 
 from model import MODELS, GPTConfig, TinyGPT
 from model.adapt.lora import load_lora, lora_state
+from tok.cli import one_line
 from tok.files import replacing
+from utils.config import resolved
 from utils.distributed import SINGLE, Distributed, full_state, load_full_state
 from utils.training.optim import AnyOptimizer
 
@@ -90,7 +92,7 @@ def fitting(what: str) -> Iterator[None]:
     try:
         yield
     except (TypeError, RuntimeError, KeyError) as e:
-        why = " ".join(str(e).split())[:120]
+        why = one_line(e, 120)
         raise ValueError(f"{what} does not fit this program ({why}); retrain") from None
 
 
@@ -99,6 +101,15 @@ def model_config(checkpoint: dict[str, Any]) -> GPTConfig:
     values = checkpoint["model_config"]
     config, _ = MODELS[checkpoint.get("kind", "gpt")]  # not named before 0.2.0
     return config(**{"attn_dropout": values.get("dropout", 0.0), **values})
+
+
+def same_model(checkpoint: dict[str, Any], config: GPTConfig) -> None:
+    """Raise ValueError if a checkpoint's model is of another config; equal shapes are equal."""
+    with fitting("the checkpoint"):
+        old, new = resolved(model_config(checkpoint)), resolved(config)
+    differ = [f"{k} {old[k]} there, {v} here" for k, v in new.items() if old[k] != v]
+    if differ:
+        raise ValueError(f"the checkpoint is of another model: {', '.join(differ)}")
 
 
 def same_data(then: dict[str, Any], now: dict[str, Any]) -> None:
@@ -127,7 +138,7 @@ class TrainState:
     scaler: torch.amp.GradScaler
     settings: dict[str, Any]
     data: dict[str, Any]  # meta.json of the text
-    base: dict[str, str] | None = None  # the run that adapters stand on (`utils.training.models`)
+    source: dict[str, str] | None = None  # the run it started from (`utils.training.models`)
     step: int = 0
     best_val_loss: float = math.inf
     best_step: int = 0
@@ -161,8 +172,9 @@ class TrainState:
             "data": self.data,
             "rng": rng,
             "log": log,
-            "model": lora_state(self.model) if self.base else model,
-            "base": self.base,
+            "model": lora_state(self.model) or model,
+            "base": self.source if lora_state(self.model) else None,
+            "source": self.source,
             "optimizer": optimizer,
             "scaler": self.scaler.state_dict(),
             **{name: getattr(self, name) for name in PROGRESS},
@@ -183,7 +195,7 @@ class TrainState:
         asked = [{k: g[k] for k in own if k in g} for g in self.optimizer.param_groups]
         with fitting("the checkpoint"):
             parts = checkpoint["model"], checkpoint["optimizer"]
-            if self.base:
+            if lora_state(self.model):
                 load_lora(self.model, parts[0])
                 parts = self.model.state_dict(), parts[1]
             load_full_state(self.model, self.optimizer, *parts)
@@ -201,21 +213,9 @@ class TrainState:
 
     def check(self, checkpoint: dict[str, Any]) -> None:
         """Raise ValueError for a checkpoint of another model, text or optimizer."""
-        with fitting("the checkpoint"):
-            old = asdict(model_config(checkpoint))
-        new = asdict(self.model.config)
-        differ = [f"{k} {old[k]} there, {v} here" for k, v in new.items() if old[k] != v]
-        if differ:
-            raise ValueError(f"the checkpoint is of another model: {', '.join(differ)}")
+        same_model(checkpoint, self.model.config)
         same_data(checkpoint["data"], self.data)
-        self.check_base(checkpoint.get("base"))
         then = checkpoint["settings"].get("optimizer", "adamw")  # there was no other in 0.1.0
         if then != self.settings["optimizer"]:
             cure = f"resume with --optimizer {then}"
             raise ValueError(f"the checkpoint holds the state of optimizer={then}; {cure}")
-
-    def check_base(self, then: dict[str, str] | None) -> None:
-        """Raise ValueError unless a checkpoint has adapters on our base, or none as we."""
-        if (then or {}).get("sha256") != (self.base or {}).get("sha256"):
-            what = "adapters on other weights" if then else "no adapters"
-            raise ValueError(f"the checkpoint has {what}; take its --init and --lora")

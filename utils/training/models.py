@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +12,17 @@ from torch.overrides import TorchFunctionMode
 
 import tok
 from data.hashes import remembered
+from data.store import TokenDataset
 from model import MODELS, GPTConfig, TinyGPT
 from model.adapt.lora import add_lora, frozen_to, load_lora, lora_state, merge_lora
 from model.adapt.lora_config import LoRAConfig
 from tok.storage import fingerprint
-from utils.config import Settings, settings_from
-from utils.flags import own_values
-from utils.runs import run_dir
-from utils.training.checkpoint import fitting, load_checkpoint, model_config
+from utils.config import Settings, recorded_settings
+from utils.runs import RUNS, check_apart, run_dir
+from utils.training.checkpoint import fitting, load_checkpoint, model_config, same_model
 
 State = Mapping[str, Tensor]
+Source = dict[str, str]  # a run, which of its checkpoints, and the sum of its weights
 
 
 def checkpoint_path(run: Path, which: str) -> Path:
@@ -48,13 +49,16 @@ class NothingDrawn(TorchFunctionMode):
 def assembled(kind: str, config: GPTConfig, state: State) -> TinyGPT:
     """A model whose parameters are the very tensors of a state dict: nothing is drawn or copied.
 
-    Of learned positions the first block_size count, if the config has fewer than the state.
+    Of learned positions the first block_size count; ValueError if the state has fewer.
     """
     with torch.device("meta"), NothingDrawn():
         model = MODELS[kind][1](config)
     weights = dict(state)
     if config.pos == "learned":
-        weights["pos_emb.weight"] = state["pos_emb.weight"][: config.block_size]
+        n, T = len(state["pos_emb.weight"]), config.block_size
+        if n < T:
+            raise ValueError(f"block_size={T}, but {n} positions were learned; lower it to {n}")
+        weights["pos_emb.weight"] = state["pos_emb.weight"][:T]
     model.load_state_dict(weights, assign=True)  # strict
     if config.tie_weights:
         model.head.weight = model.tok_emb.weight
@@ -70,28 +74,49 @@ def weights_sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def base_of(run: Path, which: str = "best") -> dict[str, str]:
-    """What a checkpoint of adapters says of the run they stand on."""
-    sha256 = remembered(checkpoint_path(run, which), weights_sha256)
+def base_of(run: Path, which: str = "best", *, keep: bool = True) -> Source:
+    """What a checkpoint says of the run that it started from, or that its adapters stand on."""
+    sha256 = remembered(checkpoint_path(run, which), weights_sha256, keep=keep)
     return {"run": str(run), "ckpt": which, "sha256": sha256}
 
 
-def base_model(base: Mapping[str, str], config: GPTConfig, near: Path = Path("runs")) -> TinyGPT:
-    """The model that adapters stand on, shaped by their config.
+def holds(run: Path, base: Source) -> bool:
+    """Whether a run is there with the weights of `base`, whole."""
+    try:
+        return base_of(run, base["ckpt"])["sha256"] == base["sha256"]
+    except (ValueError, OSError):
+        return False
 
-    Raises ValueError if it is gone, or has other weights than they were trained on.
+
+def find_base(base: Source, near: Path) -> Path:
+    """The run with the weights of `base`: where it was, in the directory `near`, or renamed there.
+
+    Raises ValueError if none has them.
     """
-    run = Path(base["run"])
-    run = run if run.is_dir() else near / run.name
-    if not run.is_dir():
-        raise ValueError(f"the adapters stand on {base['run']}, which is not there; bring it back")
-    if base_of(run, base["ckpt"])["sha256"] != base["sha256"]:
-        raise ValueError(f"{run} has other weights than the adapters learnt on; bring those back")
-    return build_model(load_checkpoint(checkpoint_path(run, base["ckpt"]), mmap=True), config, near)
+    named = Path(base["run"]), near / Path(base["run"]).name
+    others = sorted(file.parent for file in near.glob(f"*/{base['ckpt']}.pt"))
+    for run in (*named, *others):
+        if holds(run, base):
+            return run
+    if there := [run for run in named if run.is_dir()]:
+        base_of(there[0], base["ckpt"])  # which says what is damaged
+        raise ValueError(f"{there[0]} has other weights than this run began with; bring those back")
+    raise ValueError(f"the run stands on {base['run']}, which is not there; bring it back")
+
+
+def base_model(base: Source, config: GPTConfig, near: Path = RUNS) -> TinyGPT:
+    """The model that a run started from or its adapters stand on, shaped by their config.
+
+    Raises ValueError as `find_base`.
+    """
+    run = find_base(base, near)
+    checkpoint = load_checkpoint(checkpoint_path(run, base["ckpt"]), mmap=True)
+    with fitting(str(run)):
+        return build_model(checkpoint, config, near)
 
 
 def build_model(
-    checkpoint: dict[str, Any], config: GPTConfig | None = None, near: Path = Path("runs")
+    checkpoint: dict[str, Any], config: GPTConfig | None = None, near: Path = RUNS
 ) -> TinyGPT:
     """The model of a checkpoint, shaped by its config or another; adapters stand on their base.
 
@@ -102,7 +127,7 @@ def build_model(
     if base is None:
         return assembled(checkpoint.get("kind", "gpt"), config, checkpoint["model"])
     model = base_model(base, config, near)
-    add_lora(model, settings_from(own_values(checkpoint["settings"])).lora)
+    add_lora(model, recorded_settings(checkpoint["settings"]).lora)
     load_lora(model, checkpoint["model"], any_rank=True)
     return model
 
@@ -140,32 +165,79 @@ def adapted(model: TinyGPT, lora: LoRAConfig, seed: int, dtype: torch.dtype) -> 
     return model
 
 
+def on_base(
+    base: Source, config: GPTConfig, settings: Settings, dtype: torch.dtype, near: Path
+) -> TinyGPT:
+    """The base with adapters to train."""
+    model = adapted(base_model(base, config, near), settings.lora, settings.train.seed, dtype)
+    if dtype == torch.bfloat16:  # most weights are copies now: the file need not stay mapped
+        for p in model.parameters():
+            p.data = p.data.clone()
+    return model
+
+
 def pretrained_model(
-    settings: Settings, config: GPTConfig, tokenizer_sha256: str, dtype: torch.dtype
-) -> tuple[TinyGPT, dict[str, str] | None]:
-    """What a run with `init` starts from: its model, and with `lora` the base of its adapters.
+    settings: Settings, config: GPTConfig, tokenizer_sha256: str, dtype: torch.dtype, keep: bool
+) -> tuple[TinyGPT, Source]:
+    """The model of the run `init`, or with `lora` adapters on it; and what is noted of that run.
 
     Raises ValueError if the text's tokenizer is not the one that the model knows.
     """
     run = run_dir(settings.train.init)
-    if run.resolve() == run_dir(settings.train.run).resolve():
-        raise ValueError(f"--run must name another run than {run}, which --init starts from")
-    source = load_checkpoint(checkpoint_path(run, "best"), mmap=True)
-    if source["data"]["tokenizer_sha256"] != tokenizer_sha256:
+    check_apart(run_dir(settings.train.run), run)
+    checkpoint = load_checkpoint(checkpoint_path(run, "best"), mmap=True)
+    if checkpoint["data"]["tokenizer_sha256"] != tokenizer_sha256:
         cure = f"leave --tokenizer out, or prepare it with {run / 'tokenizer.json'}"
         raise ValueError(f"the text has another tokenizer than {run}; {cure}")
-    config = replace(config, vocab_size=model_config(source).vocab_size)
-    if not settings.lora.lora:
-        model = merged(build_model(source, config, run.parent))
-        own = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-        return assembled(source.get("kind", "gpt"), config, own), None
-    if source.get("base"):
-        raise ValueError(
-            f"{run} has adapters itself; merge them: python -m utils.hub import --help"
-        )
-    base = base_of(run)
-    model = adapted(base_model(base, config), settings.lora, settings.train.seed, dtype)
-    if dtype == torch.bfloat16:  # most weights are copies now: the file need not stay mapped
-        for p in model.parameters():
-            p.data = p.data.clone()
-    return model, base
+    config = replace(config, vocab_size=model_config(checkpoint).vocab_size)
+    source = base_of(run, keep=keep)
+    if settings.lora.lora:
+        if checkpoint.get("base"):
+            cure = "merge them: python -m utils.hub import --help"
+            raise ValueError(f"{run} has adapters itself; {cure}")
+        return on_base(source, config, settings, dtype, run.parent), source
+    with fitting(str(run)):
+        model = merged(build_model(checkpoint, config, run.parent))
+    own = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    return assembled(checkpoint.get("kind", "gpt"), config, own), source
+
+
+def check_start(last: dict[str, Any], settings: Settings) -> None:
+    """Raise ValueError if a run that goes on is asked for another start, or for other adapters."""
+    then = recorded_settings(last["settings"])
+    old = {"init": then.train.init, **asdict(then.lora)}
+    new = {"init": settings.train.init, **asdict(settings.lora)}
+    for name in ("init", "lora", "lora_alpha", "lora_targets", "lora_rs"):
+        same = old[name] == new[name]
+        if name == "init" and old[name] and new[name]:
+            same = run_dir(old[name]).resolve() == run_dir(new[name]).resolve()
+        if name == "lora_alpha":
+            same = then.lora.alpha == settings.lora.alpha
+        if not same:
+            raise ValueError(f"{name}={new[name]!r}, but the run has {old[name]!r}; leave it out")
+
+
+def first_model(
+    settings: Settings,
+    data: TokenDataset,
+    last: dict[str, Any] | None,
+    dtype: torch.dtype,
+    keep: bool,
+) -> tuple[TinyGPT, Source | None]:
+    """A model to train, and what is noted of the run that it starts from, if any.
+
+    Of a checkpoint `last` it has the shape, and the base of its adapters; the rest is yet to be
+    loaded. Raises ValueError if the settings ask for another model or start than it has.
+    """
+    config = replace(settings.model, vocab_size=data.tokenizer.vocab_size)
+    if last is None and settings.train.init:
+        return pretrained_model(settings, config, data.meta["tokenizer_sha256"], dtype, keep)
+    if last is None:
+        return TinyGPT(config), None
+    check_start(last, settings)
+    if settings.train.init:  # a pretrained model may have ids that no token has
+        config = replace(config, vocab_size=model_config(last).vocab_size)
+    same_model(last, config)
+    base, near = last.get("base"), run_dir(settings.train.run).parent
+    model = on_base(base, config, settings, dtype, near) if base else TinyGPT(config)
+    return model, last.get("source") or base

@@ -27,8 +27,12 @@ def check(a: Namespace) -> None:
         raise ValueError(f"{way} what you type; leave out prompts and --num")
     if a.system is not None and not a.chat:
         raise ValueError("--system begins a chat; add --chat")
-    if typed and len(a.lora or ()) > 1:
-        raise ValueError(f"lora={a.lora}: a conversation has one model; give on or off")
+    lora = a.lora or ["on"]
+    if len(set(lora)) < len(lora):
+        raise ValueError(f"lora={' '.join(lora)}: give on, off, or on off")
+    if len(lora) > 1 and (typed or a.novelty):
+        what = "a conversation has" if typed else "--novelty judges"
+        raise ValueError(f"lora={' '.join(lora)}: {what} one model; give on or off")
     if a.novelty and (typed or a.grid or a.show_probs):
         raise ValueError("--novelty judges whole texts; leave out the other way to write")
     if a.compile and a.no_cache:

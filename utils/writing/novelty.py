@@ -7,6 +7,7 @@ back from the ids that the run learnt, and of a long text only its first LIMIT t
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ import numpy as np
 from data.mixture import Mixture, open_mixture
 from data.store import TokenDataset
 from tok import END_OF_TEXT
-from utils.config import settings_from
+from utils.config import recorded_settings
 from utils.training.checkpoint import same_data
 
 WINDOW = 12  # words: fewer are soon an idiom
@@ -111,10 +112,10 @@ def training_words(datasets: Iterable[TokenDataset]) -> Words:
     return Words(words, limited=limited)
 
 
-def training_text(checkpoint: dict[str, Any]) -> Mixture:
+def training_text(run: Path, checkpoint: dict[str, Any]) -> Mixture:
     """Open what a run learnt from. ValueError if the text is gone, or not the same any more."""
     try:
-        mixture = open_mixture(**settings_from(checkpoint["settings"]).data.text)
+        mixture = open_mixture(**recorded_settings(checkpoint["settings"], run).data.text)
     except OSError as e:
         raise ValueError(f"the training text cannot be read ({e}); leave out --novelty") from None
     same_data(checkpoint["data"], mixture.combined().meta)

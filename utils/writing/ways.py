@@ -1,7 +1,7 @@
 """The ways in which sample.py writes: texts, a table, a conversation. Takes its flags; prints."""
 
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -34,7 +34,17 @@ def check_adapters(a: Namespace, model: TinyGPT) -> None:
         raise ValueError(f"lora={' '.join(a.lora)}, but the run has no adapters; leave out --lora")
 
 
-def write_once(
+def adapters_on_and_off(a: Namespace, model: TinyGPT) -> Iterator[None]:
+    """What --lora asks for in turn: adapters count, or not; under a heading each if it is both."""
+    ways = a.lora or ["on"]
+    for adapters in ways:
+        if len(ways) > 1:
+            print(bold(f"=== adapters {adapters}"))
+        with without_lora(model) if adapters == "off" else nullcontext():
+            yield
+
+
+def write(
     a: Namespace,
     model: TinyGPT,
     tokenizer: Tokenizer,
@@ -76,15 +86,4 @@ def write_once(
     for i, (prompt, pieces) in enumerate(zip(prompts, texts, strict=True), 1):
         heading(i, len(prompts))
         written.append(show(prompt, pieces))
-    return written
-
-
-def write(a: Namespace, model: TinyGPT, *args: Any) -> list[str]:
-    """The same with adapters, without them, or both under a heading each, as --lora says."""
-    written = []
-    for adapters in a.lora or ["on"]:
-        if len(a.lora or ()) > 1:
-            print(bold(f"=== adapters {adapters}"))
-        with without_lora(model) if adapters == "off" else nullcontext():
-            written += write_once(a, model, *args)
     return written
