@@ -26,7 +26,7 @@ ORDER = {  # inside a room: what stands earlier may not import what stands later
     "numpy_gpt",
     "data": "text hashes download store encode overlap phases loader permutation sampler prepare "
     "mixture plots stories",
-    "utils": "device recipe config runs flags distributed training writing reporting hub bench "
+    "utils": "device recipe config runs distributed training writing reporting hub bench flags "
     "session forecast",
 }
 COMMANDS = {"chaos", "judge", "plot", "tokenizer_report", "settings_table"}  # python -m: on top
