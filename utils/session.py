@@ -84,7 +84,8 @@ class Session:
             prefetch=device.device.type != "cpu",  # where drawing is 0.4 % of a small model's step
             pin_memory=gpu,
         )
-        self.state = self.begin(keep=not scratch)
+        self.keep = not scratch  # whether sums of files are remembered
+        self.state = self.begin()
 
     def precise(self, device: Device) -> Device:
         """The device with its dtype, where that is auto: bfloat16 on a CPU by rank 0's trial.
@@ -100,12 +101,12 @@ class Session:
             return pick_device(str(device.device), then)
         return fastest(device, lambda: self.dist.broadcast([bfloat16_gain()])[0])
 
-    def begin(self, keep: bool) -> TrainState:
-        """A model, with what trains it; `keep` is whether the sum of its source is remembered."""
+    def begin(self) -> TrainState:
+        """A model, with what trains it."""
         s, o, dist = self.settings.train, self.settings.optim, self.dist
         torch.manual_seed(s.seed)
-        how = self.device.dtype, keep
-        begun, source = first_model(self.settings, self.data, self.last, *how)
+        given = self.settings, self.data, self.last
+        begun, source = first_model(*given, self.device.dtype, self.keep)
         model: Any = begun.to(self.device.device)
         model.activation_checkpointing = s.recompute
         if s.parallel == "fsdp":
