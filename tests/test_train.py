@@ -324,7 +324,7 @@ def test_a_checkpoint_from_a_stranger_runs_no_code(toy_run, error_of):
 def test_another_optimizer_under_a_resumed_run_is_refused(toy_run, error_of):
     """It was a traceback, or a word about parameter groups."""
     said = error_of(train.main, "--run", "my", "--resume", "--optimizer", "muon")
-    assert "has optimizer=adamw, not muon; resume with that" in said
+    assert "state of optimizer=adamw; resume with --optimizer adamw" in said
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")

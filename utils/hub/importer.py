@@ -72,8 +72,11 @@ def write_run(path: Path, found: Found) -> None:
     config = found.config
     try:
         model = fitted(found)
-    except (ValueError, RuntimeError) as e:
-        raise ValueError(f"{found.origin.source}: {one_line(e)}") from None
+    except ValueError as e:
+        raise ValueError(f"{found.origin.source}: {e}") from None
+    except RuntimeError as e:
+        why = f"the weights are not what the config says ({one_line(e)})"
+        raise ValueError(f"{found.origin.source}: {why}") from None
     shape = {k: v for k, v in asdict(config).items() if k != "vocab_size"}
     settings = settings_from(
         {**shape, "run": path.name, "data": "", "vocab": found.tokenizer.vocab_size}

@@ -237,4 +237,7 @@ def read_source(source: str) -> Found:
     if path.is_file():
         return from_gguf_file(path)
     what = f"a directory, a .gguf file, or {SMOLLM2}"
+    if len(path.parts) == 2 and not path.parent.is_dir():  # owner/name
+        cure = f"download it first: hf download {source} --local-dir {path.name}"
+        raise ValueError(f"{source} is neither {what}; nothing is fetched from a hub, so {cure}")
     raise ValueError(f"{source} is neither a run, {what}; nothing is there")
