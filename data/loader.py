@@ -13,7 +13,7 @@ from data.store import forget_pages
 Batch = tuple[torch.Tensor, torch.Tensor]
 
 
-def windows(tokens: np.ndarray, starts: np.ndarray, block_size: int) -> Batch:
+def windows(tokens: np.ndarray, starts: np.ndarray, block_size: int) -> Batch:  # exercise: windows
     """Cut windows at starts (B,): x (B,T) and y (B,T), the same one position on, int64."""
     chunk = torch.from_numpy(tokens[starts[:, None] + np.arange(block_size + 1)].astype(np.int64))
     return chunk[:, :-1], chunk[:, 1:]
@@ -35,7 +35,7 @@ def ordered_batches(tokens: np.ndarray, *, block_size: int, batch_size: int) -> 
     """Cover a split from start to end: every token but the first is a target exactly once.
 
     x and y are (B,T), B <= batch_size; the tail is padded with target -1, which does not count.
-    """
+    """  # exercise: ordered-batches
     for i in range(0, len(tokens) - 1, batch_size * block_size):
         chunk = tokens[i : i + batch_size * block_size + 1].astype(np.int64)
         pad = -(len(chunk) - 1) % block_size

@@ -20,7 +20,7 @@ from data.store import forget_pages
 Row = tuple[int, int]  # (text, k): the k-th window that this text gives in the phase
 
 
-def shuffled_start(k: int, length: int, T: int, *seed: int) -> int:
+def shuffled_start(k: int, length: int, T: int, *seed: int) -> int:  # exercise: shuffled-windows
     """Where the k-th shuffled window of a text of `length` tokens begins.
 
     An epoch is n = (length - T) // T windows (at least 1) side by side from an offset in [0, T),

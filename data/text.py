@@ -147,7 +147,7 @@ def find(text: Iterable[str], what: str, start: int) -> int:
     return -1
 
 
-def split_text(
+def split_text(  # exercise: split-text
     text: Iterable[str], doc_sep: str = END_OF_TEXT, share: float = 0.1
 ) -> tuple[Text, Text]:
     """(train, val): cut at int(0.9 n) as nanoGPT does, or where the next document starts."""

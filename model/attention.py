@@ -28,7 +28,7 @@ class LayerCache(Protocol):
         """Keep k and v (B,K,T,D); give all keys and values, and a mask if it takes one."""
 
 
-def causal_mask(
+def causal_mask(  # exercise: causal-mask
     T: int, S: int, device: torch.device | None = None, *, causal: bool = True, window: int = 0
 ) -> Tensor:
     """Which of S keys each of the last T positions may attend to, (T,S) bool.
@@ -62,7 +62,7 @@ def check_dims(*tensors: Tensor) -> None:
         raise ValueError(f"q, k, v have shapes {shapes}; give (B,H,T,D), (B,K,S,D), (B,K,S,D)")
 
 
-def attend_naive(
+def attend_naive(  # exercise: attention
     q: Tensor,
     k: Tensor,
     v: Tensor,
@@ -141,7 +141,7 @@ class CausalSelfAttention(nn.Module):
             self.q_norm = Norm(D, config.norm, config.norm_eps, bias=False)
             self.k_norm = Norm(D, config.norm, config.norm_eps, bias=False)
 
-    def forward(
+    def forward(  # exercise: heads
         self,
         x: Tensor,
         rope: Rope | None = None,

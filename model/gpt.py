@@ -63,7 +63,7 @@ class MLP(nn.Module):
         self.up = nn.Linear(C, hidden, bias=config.bias)
         self.down = nn.Linear(hidden, C, bias=config.bias)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:  # exercise: mlp
         """down(act(up(x))), or gated down(act(gate(x)) * up(x))."""
         x = self.act(self.up(x)) if self.gate is None else self.act(self.gate(x)) * self.up(x)
         x = self.down(x)
@@ -85,7 +85,7 @@ class Block(nn.Module):
         self.norm2 = Norm(*shape)
         self.mlp = MLP(config)
 
-    def forward(
+    def forward(  # exercise: block
         self,
         x: Tensor,
         rope: Rope | None = None,
@@ -171,7 +171,7 @@ class TinyGPT(nn.Module):
         self.init_weights()
 
     @torch.no_grad()
-    def init_weights(self) -> None:
+    def init_weights(self) -> None:  # exercise: init-weights
         """GPT-2's start: N(0, 0.02), biases 0, each block's output projections / sqrt(2 n_layer).
 
         With zero_init those are 0: each block starts as the identity (Fixup, Zhang et al. 2019).
@@ -257,7 +257,7 @@ class TinyGPT(nn.Module):
             cos, sin = cos.to(self.cos), sin.to(self.cos)
         return cos[positions].unsqueeze(-3), sin[positions].unsqueeze(-3)
 
-    def forward(
+    def forward(  # exercise: loss
         self,
         idx: Tensor,
         targets: Tensor | None = None,

@@ -19,7 +19,7 @@ class Norm(nn.Module):
         self.weight = nn.Parameter(torch.ones(size))
         self.bias = nn.Parameter(torch.zeros(size)) if bias and kind == "layernorm" else None
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:  # exercise: norm
         """Normalise x (...,size)."""
         if self.kind == "rmsnorm":
             return x * (x.square().mean(-1, keepdim=True) + self.eps).rsqrt() * self.weight

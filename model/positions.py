@@ -6,7 +6,7 @@ from torch import Tensor
 from model.rope_scaling import scaled_frequencies
 
 
-def rope_table(
+def rope_table(  # exercise: rope-table
     positions: int | Tensor, D: int, theta: float = 10000.0, scaling: str = "", T: int = 0
 ) -> tuple[Tensor, Tensor]:
     """Cosines and sines of positions of any shape, (*shape, D/2) each; an int means 0 to that - 1.
@@ -20,7 +20,7 @@ def rope_table(
     return size * angle.cos(), size * angle.sin()
 
 
-def sinusoid(T: int, C: int) -> Tensor:
+def sinusoid(T: int, C: int) -> Tensor:  # exercise: sinusoid
     """Table (T,C) to add to the embeddings, section 3.5 of Attention Is All You Need.
 
     Column 2i holds sin(t / 10000**(2i/C)), column 2i+1 the cosine: row 0 is 0, 1, 0, 1, ...
@@ -29,7 +29,7 @@ def sinusoid(T: int, C: int) -> Tensor:
     return torch.stack((sin, cos), -1).flatten(1)
 
 
-def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:  # exercise: rotate
     """Rotate x (B,H,T,D) by the table; q.k then depends only on relative position."""
     a, b = x.chunk(2, -1)  # halves, not neighbours: weights of the two layouts do not interchange
     left = a * cos - b * sin

@@ -34,7 +34,7 @@ class CharTokenizer:
         self.special_tokens = {s: len(self.chars) + i for i, s in enumerate(specials)}
         self._ids = {c: i for i, c in enumerate(self.chars)}
 
-    @classmethod
+    @classmethod  # exercise: char-vocabulary
     def train(cls, texts: Iterable[str], *, special_tokens: Iterable[str] = ()) -> "CharTokenizer":
         """The characters of the texts, special tokens left out. ValueError if there are none."""
         specials = check_specials(special_tokens)

@@ -87,7 +87,7 @@ def temporary_for(name: str) -> Iterator[str]:
 
 
 @contextmanager
-def replacing(path: str | os.PathLike[str]) -> Iterator[str]:
+def replacing(path: str | os.PathLike[str]) -> Iterator[str]:  # exercise: whole-files
     """The name of a temporary file to write, which replaces `path` at the end.
 
     After an error the old file is still there and the temporary is gone. OSErrors name the path.

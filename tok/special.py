@@ -32,7 +32,7 @@ def allowed(choice: str | Collection[str], specials: Collection[str]) -> Collect
     return choice
 
 
-def finder(specials: Collection[str]) -> "re.Pattern[str]":
+def finder(specials: Collection[str]) -> "re.Pattern[str]":  # exercise: special-tokens
     """An expression that finds special tokens; where one begins another, the longer."""
     longest_first = sorted(specials, key=len, reverse=True)
     return re.compile(f"({'|'.join(map(re.escape, longest_first))})")

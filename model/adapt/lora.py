@@ -27,7 +27,7 @@ class LoRALinear(Cuttable):
     lora_A: nn.Parameter
     lora_B: nn.Parameter
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:  # exercise: lora
         """x (...,in) -> (...,out)."""
         weight = self.weight if self.weight.dtype == x.dtype or autocast(x) else self.weight.to(x)
         y = in_pieces(x, weight, self.bias, self.pieces)
@@ -163,7 +163,7 @@ def undo_lora(model: TinyGPT) -> TinyGPT:
 
 
 @torch.no_grad()
-def merge_lora(model: TinyGPT) -> TinyGPT:
+def merge_lora(model: TinyGPT) -> TinyGPT:  # exercise: lora-merge
     """Add s B A to each weight and take the adapters away, in place; gives the model.
 
     Logits stay the same to rounding. The weights are new: those of the base, which others may

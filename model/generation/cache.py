@@ -33,7 +33,7 @@ class CacheLayer:
         """Put k and v (B,K,T,D) into their slots; give what the new tokens may attend to.
 
         Keys, values (B,K,S',D), and a mask (B,1,1,S'), or None where the causal mask is enough.
-        """
+        """  # exercise: kv-cache
         cache = self.cache
         if cache.attn_mask is None:
             n, T = cache.lengths[0], k.size(2)

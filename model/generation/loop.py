@@ -76,7 +76,7 @@ class Texts:
             else UncachedDecoder(model, lengths)
         )
 
-    def step(self) -> Tensor:
+    def step(self) -> Tensor:  # exercise: generate
         """Draw the next ids (B,) and append them."""
         plan = self.plan
         logits = self.model.head(self.decoder(self.text))[:, : plan.vocab_size]

@@ -10,13 +10,13 @@ from torch.nn import functional as F
 from model.generation.limits import check_sampling
 
 
-def penalise(logits: Tensor, in_context: Tensor, penalty: float) -> Tensor:
+def penalise(logits: Tensor, in_context: Tensor, penalty: float) -> Tensor:  # exercise: penalty
     """Logits (B,V); those in_context, (B,V) bool, over penalty, or times it if negative."""
     less = torch.where(logits > 0, logits / penalty, logits * penalty)
     return torch.where(in_context, less, logits)
 
 
-def largest(x: Tensor, k: int) -> Tensor:
+def largest(x: Tensor, k: int) -> Tensor:  # exercise: top-k
     """Which are the k largest of each row, (B,V) bool: exactly k, of equals the first ones."""
     least = x.topk(k).values[:, -1:]
     above = x > least
@@ -24,14 +24,14 @@ def largest(x: Tensor, k: int) -> Tensor:
     return above | (equal & (equal.cumsum(-1) <= k - above.sum(-1, keepdim=True)))
 
 
-def nucleus(p: Tensor, top_p: float) -> Tensor:
+def nucleus(p: Tensor, top_p: float) -> Tensor:  # exercise: top-p
     """Which make up the smallest set of the likeliest whose mass reaches top_p, (B,V) bool."""
     mass, ids = p.sort(dim=-1, descending=True, stable=True)
     kept = mass.cumsum(-1) - mass < top_p  # stays while the mass before it is short of top_p
     return torch.empty_like(kept).scatter_(-1, ids, kept)
 
 
-def probabilities(
+def probabilities(  # exercise: probabilities
     logits: Tensor,
     *,
     temperature: float = 1.0,
@@ -62,7 +62,7 @@ def probabilities(
     return p / p.sum(-1, keepdim=True) if top_p or min_p else p
 
 
-def draw(p: Tensor, u: Tensor) -> Tensor:
+def draw(p: Tensor, u: Tensor) -> Tensor:  # exercise: draw
     """Where u (B,) of [0,1) falls when probabilities p (B,V) are laid end to end: ids (B,)."""
     ends = p.cumsum(-1)
     return torch.searchsorted(ends, ends[:, -1:] * u[:, None], right=True)[:, 0]

@@ -163,7 +163,7 @@ class BPETokenizer:
         """Ids -> bytes, exactly. ValueError for an unknown id."""
         return b"".join(map(self._token, ids))
 
-    def decode_stream(self, ids: Iterable[int]) -> Iterator[str]:
+    def decode_stream(self, ids: Iterable[int]) -> Iterator[str]:  # exercise: decode-stream
         """Text as ids come in, whole characters only; together it is `decode(ids)`."""
         characters = codecs.getincrementaldecoder("utf-8")("replace")
         for i in ids:

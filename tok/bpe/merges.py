@@ -50,7 +50,7 @@ class MergeTable:
             self.pair.append(pair)
             self.made.append(self.char.setdefault(a + b, chr(len(self.char))))
 
-    def join(self, word: str) -> str:
+    def join(self, word: str) -> str:  # exercise: bpe-encode
         """Join the pairs of a word, the lowest rank first and from the left."""
         if self.sound and word in self.char:
             return self.char[word]

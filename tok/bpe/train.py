@@ -59,7 +59,7 @@ def count_batch(split: Splitter, specials: Collection[str], batch: Batch) -> Cou
     return words
 
 
-def learn(
+def learn(  # exercise: bpe-learn
     words: Mapping[str, int], n: int, step: Callable[[int], object] = lambda done: None
 ) -> list[tuple[bytes, bytes]]:
     """The first n merges for words with counts; fewer if the text has no pair left.
@@ -87,7 +87,7 @@ class Pairs:
     asking the word is cheaper than keeping the list true. `count` is always true.
     """
 
-    def __init__(self, words: Mapping[str, int]):
+    def __init__(self, words: Mapping[str, int]):  # exercise: pair-counts
         self.words = [as_chars(w) for w in words]
         self.times = list(words.values())
         self.where: dict[str, list[int]] = defaultdict(list)
@@ -100,7 +100,7 @@ class Pairs:
         """How often these words occur in all."""
         return sum(map(self.times.__getitem__, indices))
 
-    def join(self, pair: str, new: str) -> dict[str, list[int]]:
+    def join(self, pair: str, new: str) -> dict[str, list[int]]:  # exercise: bpe-merge
         """Replace a pair by a new token in every word; return new pair -> indices of words."""
         count, words = self.count, self.words
         first, last = pair[0], pair[1]

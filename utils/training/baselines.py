@@ -22,7 +22,7 @@ def bigram_baseline(train: np.ndarray, val: np.ndarray, V: int, n_bytes: int) ->
     """Score of pairs: p(y|x) = (c(xy) + n(x) p(y)) / (c(x) + n(x)), Witten and Bell 1991.
 
     c counts in train, n(x) is how many different tokens follow x there, p(y) is the unigram.
-    """
+    """  # exercise: bigram-baseline
     x, y = val[:-1], val[1:]
     known, asked = (t[:-1].astype(np.int64) * V + t[1:] for t in (train, val))  # a number per pair
     pairs, c = np.unique(known, return_counts=True)

@@ -143,7 +143,7 @@ class TrainState:
     best_val_loss: float = math.inf
     best_step: int = 0
 
-    def note(self, val_loss: float) -> bool:
+    def note(self, val_loss: float) -> bool:  # exercise: best-checkpoint
         """Keep the loss of an evaluation, in nats, if it is the best; whether it is, strictly.
 
         Raises FloatingPointError if it is not finite.
@@ -189,7 +189,7 @@ class TrainState:
         """Become what the checkpoint holds, and give the log's state in it.
 
         Raises ValueError if it is of another model or text.
-        """
+        """  # exercise: resume
         self.check(checkpoint)
         own = ("betas", "momentum", "weight_decay")
         asked = [{k: g[k] for k in own if k in g} for g in self.optimizer.param_groups]

@@ -14,7 +14,7 @@ from utils.training.score import Score
 
 
 @torch.no_grad()
-def evaluate(
+def evaluate(  # exercise: evaluate
     model: TinyGPT,
     objective: Objective,
     tokens: np.ndarray,

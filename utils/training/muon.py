@@ -19,7 +19,7 @@ from utils.training.lean import Optimizer
 ABC = (8.0934, -23.6204, 17.4462), (3.6366, -2.7219, 0.5365), (2.6613, -1.9772, 0.4526)
 
 
-def orthogonal(X: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+def orthogonal(X: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:  # exercise: orthogonal
     """The orthogonal matrix near X, for a stack (N,R,C): U V^T of X = U S V^T, but for S near 1.
 
     Newton and Schulz's iteration, of products only. They need S <= 1: the square root of the

@@ -15,7 +15,7 @@ Groups = list[dict[str, Any]]
 AnyOptimizer = torch.optim.Optimizer | CombinedOptimizer
 
 
-def make_optimizer(
+def make_optimizer(  # exercise: adamw-groups
     params: Iterable[nn.Parameter],
     config: OptimConfig,
     *,
@@ -61,7 +61,7 @@ def muon_groups(model: nn.Module) -> Groups:
     return [{"params": params, "rows": list(rows)} for rows, params in groups.items()]
 
 
-def lr_at(step: int, steps: float, config: OptimConfig) -> float:
+def lr_at(step: int, steps: float, config: OptimConfig) -> float:  # exercise: lr-at
     """Learning rate of a step: linear warmup to lr, then a decay to min_lr at `steps`.
 
     cosine: half a cosine; linear: a line; trapezoid: lr, and a line over the last share `cooldown`

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 
 
-def perplexity(loss: float) -> float:
+def perplexity(loss: float) -> float:  # exercise: perplexity
     """exp(loss), loss in nats: how many equally likely tokens the model hesitates between."""
     return math.exp(loss) if loss < 700 else math.inf
 
@@ -33,6 +33,6 @@ class Score:
         return perplexity(self.loss)
 
     @property
-    def bits_per_byte(self) -> float:
+    def bits_per_byte(self) -> float:  # exercise: bits-per-byte
         """Bits per byte of text: comparable across tokenizers, as loss and perplexity are not."""
         return self.nats / math.log(2) / self.bytes

@@ -69,7 +69,7 @@ class TrainStep:
         """Add up the gradients of all nats over all positions, of n micro-batches (B,T).
 
         Gives their mean losses (n,), their counts (n,), and the number of positions.
-        """
+        """  # exercise: accumulate
         positions = sum(batch[0].numel() for batch in batches)
         losses, counts = [], []
         for i, batch in enumerate(batches, 1):
@@ -105,7 +105,7 @@ class TrainStep:
         return found
 
 
-def mean_loss(losses: Numbers, counts: Numbers) -> tuple[float, float]:
+def mean_loss(losses: Numbers, counts: Numbers) -> tuple[float, float]:  # exercise: mean-loss
     """Mean of each rank's losses by their counts, and the count: [[2, 6]], [[1, 3]] -> (5.0, 4).
 
     Raises ValueError if nothing counts.
