@@ -1,56 +1,35 @@
-"""Learning and joining against a short, slow reference that is right at sight."""
+"""Learning and joining against the thirty lines of docs/tokenizers.md, right at sight."""
 
 import random
-from collections import Counter
-from itertools import pairwise
+import re
+from pathlib import Path
 
 import pytest
 import regex
+from conftest import make_text
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tok import BPETokenizer
 
-GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
-
-
-def slow_join(word, pair):
-    """Join a pair in a tuple of byte strings, from the left."""
-    out = []
-    while word:
-        n = 2 if word[:2] == pair else 1
-        out.append(b"".join(word[:n]))
-        word = word[n:]
-    return tuple(out)
+BLOCK = re.search(
+    r"^## BPE in thirty lines.*?```python\n(.*?)```",
+    (Path(__file__).parent.parent / "docs" / "tokenizers.md").read_text(encoding="utf-8"),
+    re.M | re.S,
+)[1]
+PAGE = {}
+exec(BLOCK, PAGE)  # join and train, as docs/tokenizers.md has them
+GPT2, slow_join = PAGE["GPT2"], PAGE["join"]
 
 
 def slow_train(texts, n, specials=()):
-    """The definition: count all pairs of neighbours, join the first by (count, bytes), repeat."""
-    words = Counter()
+    """The page's merges. Special tokens cut a text, the longest first, and are not counted."""
+    parts = []
     for text in texts:
         for s in sorted(specials, key=len, reverse=True):
             text = text.replace(s, "\0\1\2")
-        for part in text.split("\0\1\2"):
-            words.update(tuple(bytes([b]) for b in w.encode()) for w in regex.findall(GPT2, part))
-    merges = []
-    while len(merges) < n:
-        pairs = Counter()
-        for word, k in words.items():
-            for pair in pairwise(word):
-                pairs[pair] += k
-        if not pairs:
-            break
-        best = max(pairs, key=lambda p: (pairs[p], p))
-        merges.append(best)
-        words = {slow_join(w, best): 0 for w in words} | sum_words(words, best)
-    return merges
-
-
-def sum_words(words, best):
-    out = Counter()
-    for w, k in words.items():
-        out[slow_join(w, best)] += k
-    return dict(out)
+        parts += text.split("\0\1\2")
+    return PAGE["train"](parts, n)
 
 
 def slow_encode(tok, text):
@@ -70,8 +49,30 @@ few = st.text(st.sampled_from("aab '.\n\té漢🙂1"), max_size=60)
 
 def test_three_merges_by_hand():
     """low x3, lower, newest x2: (w, e) 3 = (l, o) 4 ... counted on paper."""
-    tok = BPETokenizer.train(["low low low lower newest newest"], 256 + 4, special_tokens=())
-    assert tok.merges == [(b"o", b"w"), (b"l", b"ow"), (b" ", b"low"), (b"w", b"e")]
+    text, merges = "low low low lower newest newest", [(b"o", b"w"), (b"l", b"ow")]
+    merges += [(b" ", b"low"), (b"w", b"e")]
+    assert BPETokenizer.train([text], 256 + 4, special_tokens=()).merges == merges
+    assert slow_train([text], 4) == merges
+    assert sum(bool(line.strip()) for line in BLOCK.splitlines()) <= 32  # thirty, and two imports
+
+
+@pytest.mark.parametrize("n", [0, 1, 2, 9, 30, 60])
+def test_vocabularies_of_every_size(n):
+    """60 is more than the text has to give: both then stop at the same merge."""
+    text = make_text(1500)
+    merges = BPETokenizer.train([text], 256 + n, special_tokens=()).merges
+    assert merges == slow_train([text], n)
+    assert (len(merges) < n) == (n == 60)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_ties(seed):
+    """Letters so few and words so short that nearly all pairs tie at every merge."""
+    rng = random.Random(seed)
+    words = {"".join(rng.choices("abcé", k=rng.randint(1, 6))) for _ in range(30)}
+    text = " ".join(sorted(words, key=lambda word: rng.random()))
+    merges = BPETokenizer.train([text], 256 + 60, special_tokens=()).merges
+    assert merges == slow_train([text], 60)
 
 
 @given(st.lists(few, max_size=4), st.integers(0, 30))
