@@ -309,3 +309,42 @@ def test_dictionaries_there_and_back(kind):
             assert back.keys() == each.keys()
             assert all(torch.equal(back[k], t) for k, t in each.items())
             assert (config.lora, config.scale) == (lora.lora, pytest.approx(lora.scale))
+
+
+ZEROS = ["all", "one column", "the last block", "q"]
+
+
+@pytest.mark.parametrize("zero", ZEROS)
+@pytest.mark.parametrize("names", ["qkv", "qv"])
+def test_adapters_of_which_some_are_0_leave_as_they_came(zero, names):
+    """B is 0 where peft begins: no column told whose it was, and all left with the summed rank."""
+    model, _ = make_run("runs/base", "llama")
+    r, rows = 3, {"q": 64, "k": 32, "v": 32}
+    torch.manual_seed(7)
+    weights = {}
+    for i in (0, 1):
+        for x in names:
+            name = f"base_model.model.model.layers.{i}.self_attn.{x}_proj.lora_"
+            A, B = torch.randn(r, 64), torch.randn(rows[x], r)
+            if zero == "all" or (zero == "the last block" and i) or (zero == "q" and x == "q"):
+                B *= 0
+            if zero == "one column":
+                B[:, 1] = 0
+            weights |= {name + "A.weight": A, name + "B.weight": B}
+    said = {"peft_type": "LORA", "r": r, "lora_alpha": 6, "bias": "none"}
+    state, lora = from_peft(weights, said, model.config)
+    again, other = to_peft(state, lora, model.config)
+    assert again.keys() == weights.keys()
+    assert all(torch.equal(t, weights[name]) for name, t in again.items())
+    assert (other["r"], other["rank_pattern"]) == (r, {})
+
+
+def test_columns_of_others_are_not_taken_for_side_by_side():
+    """A rank of 9 that happens to be 3 times 3, all columns reaching all rows, stays shared."""
+    model, _ = make_run("runs/base", "llama")
+    lora = LoRAConfig(lora=9, lora_targets="qkv")
+    state = random_adapters(model, lora)
+    weights, said = to_peft(state, LoRAConfig(lora=3, lora_targets="qkv"), model.config)
+    assert said["rank_pattern"] == {f"self_attn.{x}_proj": 9 for x in "qkv"}
+    back, _ = from_peft(weights, said, model.config)
+    assert all(torch.equal(back[name], t) for name, t in state.items())

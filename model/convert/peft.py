@@ -68,7 +68,7 @@ def to_peft(state: State, lora: LoRAConfig, config: GPTConfig) -> tuple[State, C
     modules = [key.removesuffix(".lora_A") for key in theirs if key.endswith("lora_A")]
     pairs = {name: (theirs[f"{name}.lora_A"], theirs[f"{name}.lora_B"]) for name in modules}
     if is_llama(config):
-        pairs = parted(pairs, rows_of(config))
+        pairs = parted(pairs, rows_of(config), lora.lora)
     odd = other_ranks({before + name: len(A) for name, (A, _) in pairs.items()}, lora.lora)
     weights = {
         f"{PREFIX}{before}{name}.{half}.weight": tensor.contiguous()
@@ -116,22 +116,39 @@ def alpha_for(lora: LoRAConfig, rank: int) -> float:
     return lora.scale * (rank**0.5 if lora.lora_rs else rank)
 
 
-def parted(pairs: Pairs, rows: Rows) -> Pairs:
-    """Give q, k and v adapters each: their own, if all columns of each B are of one of them."""
+def columns_of(used: Mapping[str, Tensor], r: int) -> dict[str, Tensor]:
+    """Which columns of each B are of q, of k and of v: (3,n) each, from which rows they reach.
+
+    A column that is 0 tells nothing. So where `stacked` has put adapters of rank r side by side,
+    their order tells, if it agrees with the columns that are not 0. Else all columns are of all.
+    """
+    alike = len({tuple(u.any(1).tolist()) for u in used.values()}) == 1  # in each block
+    if alike and all(bool((u.sum(0) == 1).all()) for u in used.values()):
+        return dict(used)
+    for names in ("qkv", "qv", "qk", "kv"):
+        one = torch.tensor([[x == name for name in names] for x in "qkv"])
+        side_by_side = one.repeat_interleave(r, 1)  # (3, r * len(names))
+        if all(
+            u.shape == side_by_side.shape and not (u & ~side_by_side).any() for u in used.values()
+        ):
+            return dict.fromkeys(used, side_by_side)
+    return {name: torch.ones_like(u) for name, u in used.items()}
+
+
+def parted(pairs: Pairs, rows: Rows, r: int) -> Pairs:
+    """Give q, k and v adapters each: their own, as `columns_of` finds them."""
     used = {
-        name: torch.stack([block.count_nonzero(0) > 0 for block in B.split(rows)])  # (3,r)
+        name: torch.stack([block.count_nonzero(0) > 0 for block in B.split(rows)])  # (3,n)
         for name, (_, B) in pairs.items()
         if name.endswith(QKV)
     }
-    alike = len({tuple(u.any(1).tolist()) for u in used.values()}) == 1  # in each block
-    own = alike and all(bool((u.sum(0) == 1).all()) for u in used.values())
+    mine = columns_of(used, r)
     out: Pairs = {}
     for name, (A, B) in pairs.items():
         if name not in used:
             out[name] = A, B
             continue
-        for x, block, columns in zip("qkv", B.split(rows), used[name], strict=True):
-            columns = columns if own else torch.ones_like(columns)
+        for x, block, columns in zip("qkv", B.split(rows), mine[name], strict=True):
             if columns.any():
                 out[name.replace("qkv_proj", f"{x}_proj")] = A[columns], block[:, columns]
     return out
