@@ -29,7 +29,7 @@ ORDER = {  # inside a room: what stands earlier may not import what stands later
     "utils": "device recipe config runs distributed training writing reporting hub bench flags "
     "session forecast",
 }
-COMMANDS = {"chaos", "judge", "plot", "tokenizer_report", "settings_table"}  # python -m: on top
+COMMANDS = {"chaos", "exercises", "failures", "judge", "plot", "tokenizer_report", "settings_table"}  # python -m: on top
 DOCS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "data" / "README.md"]
 SCRIPTS = ["train.py", "sample.py", "eval.py", "sweep.py", "bench.py"]
 
