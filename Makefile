@@ -16,7 +16,7 @@ PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c .ci/co
 CODE = tok model data utils tests *.py
 
 .DEFAULT_GOAL = help
-.PHONY: help train sample eval plot sweep bench import export numpy bpe-train tokenizers format lint test test-slow clean
+.PHONY: help train sample eval plot sweep bench import export numpy bpe-train tokenizers exercise failures ladder format lint test test-slow clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-10s %s\n", $$1, $$2}'
@@ -69,6 +69,15 @@ bpe-train: $(VENV)/.installed ## train a tokenizer: VOCAB=1000 TEXT=data/tiny.tx
 
 tokenizers: $(VENV)/.installed ## compare tokenizers on a text: TEXT=data/tiny.txt
 	$(BIN)/python -m utils.tokenizer_report $(TEXT) $(ARGS)
+
+exercise: $(VENV)/.installed-dev ## write a function of ours again: ARGS="start 7"
+	@$(BIN)/python -m utils.exercises $(ARGS)
+
+failures: $(VENV)/.installed ## ten trainings that fail, each beside its cure
+	@$(BIN)/python -m utils.failures $(ARGS)
+
+ladder: $(VENV)/.installed ## from counting to the Transformer on one text: TEXT=data/tiny.txt
+	@$(BIN)/python -m utils.ladder --data $(TEXT) $(ARGS)
 
 format: $(VENV)/.installed-dev ## put the code into shape
 	$(BIN)/ruff check --fix $(CODE)

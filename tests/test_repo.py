@@ -26,10 +26,11 @@ ORDER = {  # inside a room: what stands earlier may not import what stands later
     "numpy_gpt",
     "data": "text hashes download store encode overlap phases loader permutation sampler prepare "
     "mixture plots stories",
-    "utils": "device recipe config runs distributed training writing reporting hub bench flags "
-    "session forecast",
+    "utils": "device recipe config runs distributed training writing reporting hub ladder bench "
+    "flags session forecast",
 }
-COMMANDS = {"chaos", "exercises", "failures", "judge", "plot", "tokenizer_report", "settings_table"}  # python -m: on top
+COMMANDS = {"chaos", "exercises", "failures", "judge", "plot", "tokenizer_report"}  # python -m
+COMMANDS |= {"settings_table"}  # they stand on top of all
 DOCS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "data" / "README.md"]
 SCRIPTS = ["train.py", "sample.py", "eval.py", "sweep.py", "bench.py"]
 
@@ -276,6 +277,8 @@ def quick(line):
     if any(name in line for name in ("train.py", "sweep.py", "utils.chaos")):
         line = re.sub(r" --(steps|minutes) \d+", "", line) + " --steps 6 --eval_every 3"
         line += "" if "--sample" in line else " --sample 8"
+    if "utils.ladder" in line and not line.endswith(".attention"):
+        line += " --effort 0.01"
     if line.startswith("make train"):
         line += " ARGS='--steps 6 --eval_every 3 --sample 8'"
     if ("bench.py" in line and "--profile" not in line) or line == "make bench":

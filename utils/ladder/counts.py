@@ -48,7 +48,7 @@ def word_nats(corpus: Corpus, counts: Counter[str]) -> float:
 def climb(corpus: Corpus, effort: float = 1.0) -> Iterator[Result]:
     """Nothing known; then characters counted; then words."""
     V, sees = corpus.V, "nothing"
-    yield Result("all alike", sees, 0, corpus.bits_per_byte(len(corpus.val) * np.log(V)))
+    yield Result("uniform", sees, 0, corpus.bits_per_byte(len(corpus.val) * np.log(V)))
     p = unigram(corpus.train, V)
     nats = float(-np.log(p[corpus.val]).sum())
     yield Result("characters, counted", sees, V, corpus.bits_per_byte(nats))

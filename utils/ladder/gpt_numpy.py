@@ -21,7 +21,7 @@ from utils.ladder.descent import Params, report
 from utils.ladder.network import softmax
 
 LAYERS, HEADS, C, T = 2, 4, 64, 64
-LR, STEPS, BATCH = 1e-2, 1000, 8
+LR, STEPS, BATCH = 1e-2, 800, 8
 
 
 def config(V: int) -> GPTConfig:

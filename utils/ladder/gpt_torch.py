@@ -23,7 +23,7 @@ from utils.ladder.gpt_numpy import T, config
 if TYPE_CHECKING:  # torch takes a second or two: it is imported where it is needed
     from model import TinyGPT
 
-STEPS, BATCH, LR, VOCAB = 400, 16, 0.02, 1000
+STEPS, BATCH, LR, VOCAB = 350, 16, 0.02, 1000
 
 
 def build(V: int) -> "TinyGPT":

@@ -19,6 +19,7 @@ COLOURS = {
     "compressor": "#b4b8bf",
 }
 INK, FAINT = "#22262d", "#8b9099"
+WHITE = {"facecolor": "white", "edgecolor": "none", "pad": 1}  # behind a figure on a line
 
 
 def positions(bars: Sequence[Bar]) -> list[float]:
@@ -36,7 +37,8 @@ def draw_bars(axes: "Axes", bars: Sequence[Bar]) -> None:
     axes.set_ylim(at[-1] + 0.6, -0.6)
     for y, (_, result) in zip(at, bars, strict=True):
         label = partial(axes.annotate, textcoords="offset points", va="center")
-        label(f"{result.bits_per_byte:.2f}", (result.bits_per_byte, y), (6, 0), weight="bold")
+        end, figure = (result.bits_per_byte, y), f"{result.bits_per_byte:.2f}"
+        label(figure, end, (7, 0), weight="bold", zorder=4, bbox=WHITE)
         label(result.name, (0, y), (-8, 5), ha="right")
         label(f"sees {result.sees}", (0, y), (-8, -6), ha="right", color=FAINT, fontsize=7.5)
 
@@ -46,9 +48,16 @@ def draw_best(axes: "Axes", bars: Sequence[Bar]) -> None:
     rivals = [(r.bits_per_byte, r.name) for family, r in bars if family == "compressor"]
     if rivals:
         bits, name = min(rivals)
-        axes.axvline(bits, color=FAINT, lw=1, ls=(0, (4, 3)), zorder=3)
+        axes.axvline(bits, color=INK, lw=0.9, ls=(0, (4, 3)), zorder=3)
         style: dict[str, Any] = {"ha": "center", "color": FAINT, "fontsize": 8}
         axes.annotate(name, (bits, -0.6), (0, 3), textcoords="offset points", **style)
+
+
+def draw_legend(axes: "Axes", bars: Sequence[Bar]) -> None:
+    """What each colour is, where bars are short."""
+    families = [family for family in COLOURS if family in {family for family, _ in bars}]
+    patches = [axes.scatter([], [], s=64, marker="s", color=COLOURS[f]) for f in families]
+    axes.legend(patches, families, loc="lower right", frameon=False, fontsize=9)
 
 
 def draw(bars: Sequence[Bar], title: str, path: str) -> None:
@@ -63,6 +72,7 @@ def draw(bars: Sequence[Bar], title: str, path: str) -> None:
         axes = figure.subplots()
         draw_bars(axes, bars)
         draw_best(axes, bars)
+        draw_legend(axes, bars)
         axes.set_title(title, loc="left", pad=18, weight="bold", fontsize=11.5, x=0)
         axes.set_xlabel("bits per byte of the held-out tenth (shorter is better)", color=INK)
         axes.set_yticks([])
