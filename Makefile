@@ -12,6 +12,7 @@ SOURCE ?= smollm2
 TO ?= hf
 OUT ?= exported
 ARGS ?=
+LESSON ?=
 PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c .ci/constraints.txt
 CODE = tok model data utils tests *.py
 
@@ -73,8 +74,8 @@ tokenizers: $(VENV)/.installed ## compare tokenizers on a text: TEXT=data/tiny.t
 exercise: $(VENV)/.installed-dev ## write a function of ours again: ARGS="start 7"
 	@$(BIN)/python -m utils.exercises $(ARGS)
 
-failures: $(VENV)/.installed ## ten trainings that fail, each beside its cure
-	@$(BIN)/python -m utils.failures $(ARGS)
+failures: $(VENV)/.installed ## trainings that fail on purpose, and their cures: LESSON=mask
+	@$(BIN)/python -m utils.failures $(LESSON) $(ARGS)
 
 ladder: $(VENV)/.installed ## from counting to the Transformer on one text: TEXT=data/tiny.txt
 	@$(BIN)/python -m utils.ladder --data $(TEXT) $(ARGS)

@@ -279,6 +279,10 @@ def quick(line):
         line += "" if "--sample" in line else " --sample 8"
     if "utils.ladder" in line and not line.endswith(".attention"):
         line += " --effort 0.01"
+    if "utils.failures" in line and "--list" not in line:
+        line += " --steps 40 || [ $? = 1 ]"  # too few for some faults to show
+    if line.startswith("make failures"):
+        line += " LESSON=tied"
     if line.startswith("make train"):
         line += " ARGS='--steps 6 --eval_every 3 --sample 8'"
     if ("bench.py" in line and "--profile" not in line) or line == "make bench":
