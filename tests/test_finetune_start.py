@@ -225,7 +225,7 @@ def test_eval_does_not_take_another_model_for_the_base(tuned, capsys):
     torch.save(checkpoint, path)
     eval_script.main(["--run", "tuned", "--device", "cpu"])
     assert json.loads((run / "eval.json").read_text())["base"] == before
-    Path("runs/my-1/best.pt").unlink()
+    Path("runs/my-1").rename("runs/.my.1.tmp")  # as if another process were about to make it
     capsys.readouterr()
     eval_script.main(["--run", "tuned", "--device", "cpu"])
     assert "runs/my has other weights than this run began with" in capsys.readouterr().err
@@ -238,6 +238,12 @@ def test_what_the_source_decides_is_not_asked_for(toy_run, text_file, error_of):
     assert "vocab=500, but runs/my has vocab=280, which --init keeps" in error
     _, settings = train.parse([*map(str, flags), "--vocab", "280", "--d_ff", "64"])
     assert settings.model.hidden == 64
+
+
+def test_a_config_may_leave_rank_and_source_to_flags(toy_run, text_file):
+    Path("my.yaml").write_text(f"data: {text_file}\nlora_alpha: 8\n", encoding="utf-8")
+    _, settings = train.parse(["--config", "my.yaml", "--init", "my", "--lora", "2"])
+    assert (settings.lora.lora, settings.lora.alpha) == (2, 8)
 
 
 def test_dropout_is_the_recipes_not_the_sources(text_file):

@@ -97,7 +97,8 @@ def asked_by(args: Namespace) -> Values:
         return {"data": tiny()["data"], **flags}
     values = read_yaml(args.config)
     try:
-        check_alone({**values, **{k: v for k, v in flags.items() if k == "init"}})
+        given = {name: flags[name] for name in ("init", "lora") if name in flags}
+        check_alone({**values, **given})  # which other settings need
     except ValueError as e:
         raise ValueError(f"{args.config}: {e}") from None
     return {**values, **flags}
@@ -163,9 +164,9 @@ def imported(asked: Values, runs: Path) -> Values:
 
     Raises ValueError or OSError before that for what is wrong whatever it holds.
     """
-    check_alone(asked)
     from data.prepare import check_source
 
+    check_alone(asked)
     init, run = str(asked["init"]), run_dir(asked["run"])
     data = str(asked.get("data", FIELDS["data"].default))
     for path in parse_counts(str(flag_text(asked.get("mixture", ""))), "mixture") or [data]:

@@ -94,7 +94,7 @@ def find_base(base: Source, near: Path) -> Path:
     Raises ValueError if none has them.
     """
     named = Path(base["run"]), near / Path(base["run"]).name
-    others = sorted(file.parent for file in near.glob(f"*/{base['ckpt']}.pt"))
+    others = sorted(file.parent for file in near.glob(f"[!.]*/{base['ckpt']}.pt"))  # none half-made
     for run in (*named, *others):
         if holds(run, base):
             return run
