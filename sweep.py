@@ -64,7 +64,10 @@ def train_one(settings: Settings, path: Path) -> Values:
 
 def same(values: Values, settings: Settings) -> bool:
     """Whether the settings of a run, which an older version may have begun, are these."""
-    return flat(recorded_settings(values)) == flat(settings)
+    then, now = flat(recorded_settings(values)), flat(settings)
+    if now["dtype"] == "auto":  # what that was then, this machine need not find again
+        then["dtype"] = "auto"
+    return then == now
 
 
 def begun(path: Path, settings: Settings) -> bool:

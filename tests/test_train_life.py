@@ -500,6 +500,14 @@ def test_a_run_in_a_thread(text_file):
         assert pool.submit(train.run, settings).result()["steps"] == 1
 
 
+def test_a_sweep_knows_its_runs_by_whatever_dtype_auto_was():
+    """A summary says what auto was: each finished combination was gone through again."""
+    settings = settings_from({"lr": 0.01})
+    assert sweep.same({"lr": 0.01, "sampling": "shuffle", "dtype": "bfloat16"}, settings)
+    float32 = settings_from({"lr": 0.01, "dtype": "float32"})
+    assert not sweep.same({"lr": 0.01, "sampling": "shuffle", "dtype": "bfloat16"}, float32)
+
+
 def test_a_sweep_that_0_1_0_began_knows_its_runs():
     """A run's settings without `sampling` are those of random windows, in a sweep, too."""
     settings = settings_from({"sampling": "random", "lr": 0.01})

@@ -97,7 +97,7 @@ def asked_by(args: Namespace) -> Values:
         return {"data": tiny()["data"], **flags}
     values = read_yaml(args.config)
     try:
-        given = {name: flags[name] for name in ("init", "lora") if name in flags}
+        given = {name: value for name, value in flags.items() if name in ("init", "lora")}
         check_alone({**values, **given})  # which other settings need
     except ValueError as e:
         raise ValueError(f"{args.config}: {e}") from None
