@@ -346,10 +346,10 @@ def test_both_full_models_learn(tiny):
     assert pairs.bits_per_byte < 2.5
     assert by_numpy.params == characters.params < pairs.params
     with pytest.raises(ValueError, match="byte pairs to learn from"):
-        gpt_torch.learn(Corpus("x", "a" * 1000, "aa"), BPE_OF_A(), 1)
+        gpt_torch.learn(Corpus("x", "a" * 1000, "aa"), bpe_of_a(), 1)
 
 
-def BPE_OF_A():
+def bpe_of_a():
     """A tokenizer that makes a thousand letters a handful of ids."""
     return gpt_torch.byte_pairs(Corpus("x", "a" * 1000, "a"))
 
@@ -448,7 +448,9 @@ def test_the_picture_has_a_bar_a_row_and_the_best_compressor(monkeypatch, tmp_pa
         (["--steps", "3"], "unknown flag --steps"),
     ],
 )
-def test_mistakes_are_one_line(error_of, flags, says):
+def test_mistakes_are_one_line(error_of, monkeypatch, flags, says):
+    """And are found before a minute is spent."""
+    monkeypatch.setattr(ladder, "climb", None)
     assert says in error_of(ladder.main, *flags)
 
 
