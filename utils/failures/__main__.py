@@ -1,6 +1,6 @@
 """Lessons from trainings that fail: each fault beside its cure, in numbers and a picture.
 
-python -m utils.failures                    # all ten, two to three minutes
+python -m utils.failures                    # all ten, two minutes or so
 python -m utils.failures mask               # one
 python -m utils.failures --list
 """
