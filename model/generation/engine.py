@@ -1,0 +1,205 @@
+"""Many texts at once: they join and leave a batch at every step, and each is as it would be alone.
+
+`Engine.step` reads at most one block of one prompt and draws one token of every text that is past
+its prompt, so a long prompt holds nobody up for longer than a block. What prompts begin with is
+kept, and not read twice. It knows ids, and neither text, files nor sockets.
+"""
+
+from collections import deque
+from collections.abc import Iterator, Mapping
+
+import torch
+from torch import Tensor
+
+from model.generation.cache import KVCache
+from model.generation.limits import check_sampling
+from model.generation.loop import inference
+from model.generation.prefixes import BLOCK, Prefixes
+from model.generation.prompts import seeds_of
+from model.generation.requests import SAMPLING, Event, QueueFull, Request, Text, Token, tokens_of
+from model.generation.rows import Rows, last_tokens
+from model.generation.step import TokenStep, can_step
+from model.gpt import TinyGPT
+
+
+class Batch:
+    """The texts of one model: some whose prompt is being read, some that are being written."""
+
+    def __init__(self, model: TinyGPT, rows: int, size: int, prefix_bytes: int) -> None:
+        self.model, self.size = model, size
+        like = model.tok_emb.weight
+        self.rows = Rows(model.config, rows, size, like)
+        self.prefixes = Prefixes(prefix_bytes)
+        self.reading: deque[Text] = deque()
+        self.writing: list[Text] = []
+        self.next = TokenStep(model) if can_step(model) else model.hidden_states
+
+    def join(self, text: Text) -> None:
+        """Begin with a text."""
+        like = self.model.tok_emb.weight
+        cache = KVCache(self.model.config, 1, self.size, device=like.device, dtype=like.dtype)
+        text.cache = cache
+        if text.request.score:  # the logits of all its prompt are wanted
+            text.scored.append(Token(text.ids[0]))
+        else:
+            self.prefixes.find(text.ids, cache)
+        self.reading.append(text)
+
+    def read(self) -> Event | None:
+        """Read a block of one of the prompts, which take turns; those read go over to writing."""
+        if not self.reading:
+            return None
+        text = self.reading.popleft()
+        cache, ids = text.cache, text.ids
+        assert cache is not None
+        n = cache.lengths[0]
+        end = min(n + BLOCK, len(ids) - 1)
+        if end > n:
+            idx = torch.tensor(ids[n:end], device=self.rows.all.device)[None]
+            x = self.model.hidden_states(idx, cache)
+            if text.request.score:
+                logits = self.model.head(x[0])
+                text.scored += tokens_of(ids[n + 1 : end + 1], logits, text.request.top or 0)
+        if end < len(ids) - 1:
+            self.reading.append(text)
+            return None
+        self.prefixes.keep(ids[:end], cache)
+        self.rows.join(cache)
+        self.writing.append(text)
+        text.cache = None
+        return Event(text.number, scored=text.scored) if text.scored else None
+
+    def write(self) -> Iterator[Event]:
+        """Draw a token of every text that is past its prompt."""
+        if not self.writing:
+            return
+        self.rows.open_next()
+        idx = last_tokens([text.ids[-1] for text in self.writing], self.rows.all)
+        logits = self.model.head(self.next(idx, self.rows.cache)[:, -1])  # (B,V)
+        for row in reversed(range(len(self.writing))):  # who leaves, leaves rows before it alone
+            yield self.draw(row, logits[row])
+
+    def draw(self, row: int, logits: Tensor) -> Event:
+        """Draw the next token of a row, which may be its last."""
+        text = self.writing[row]
+        r = text.request
+        finish, token = "length", None
+        if len(text.ids) < len(r.ids) + r.steps:
+            i = text.pick(logits)
+            token = tokens_of([i], logits[None], r.top)[0]
+            text.ids.append(i)
+            text.drawn[i] += 1
+            finish = "stop" if i in r.stop else "length"
+        if finish == "length" and len(text.ids) < len(r.ids) + r.steps:
+            return Event(text.number, token=token)
+        self.leave(row)
+        return Event(text.number, token=token, finish=finish)
+
+    def leave(self, row: int) -> None:
+        """Take a text out of the batch; the last one gets its row."""
+        self.rows.leave(row)
+        self.writing[row] = self.writing[-1]
+        self.writing.pop()
+
+    def cancel(self, number: int) -> bool:
+        """Take a text out wherever it stands; whether it was there."""
+        for text in self.reading:
+            if text.number == number:
+                self.reading.remove(text)
+                return True
+        for row, text in enumerate(self.writing):
+            if text.number == number:
+                self.leave(row)
+                return True
+        return False
+
+
+class Engine:
+    """Serves requests to one model, or to several by name that share weights (adapters, say).
+
+    `rows` texts are under way at a time, each of up to `size` tokens (default block_size); `queue`
+    more may wait, in the order of their coming. Keys and values of prompts' beginnings take up to
+    prefix_bytes for each model. Not for use by several threads at once.
+    """
+
+    def __init__(
+        self,
+        models: TinyGPT | Mapping[str, TinyGPT],
+        *,
+        rows: int = 8,
+        size: int | None = None,
+        queue: int = 64,
+        prefix_bytes: int = 256_000_000,
+    ) -> None:
+        models = {"": models} if isinstance(models, TinyGPT) else models
+        self.batches = {}
+        for name, model in models.items():
+            most = min(size or model.config.block_size, model.config.block_size)
+            self.batches[name] = Batch(model, rows, most, prefix_bytes)
+        self.most, self.queue = rows, queue
+        self.waiting: deque[Text] = deque()
+        self.numbers = 0
+
+    def submit(self, request: Request) -> int:
+        """Take a request; gives the number that its events have.
+
+        Raises QueueFull, or ValueError for what `generate` would refuse, a model that is not
+        there, or a text that would outgrow the context.
+        """
+        self.check(request)
+        if len(self.waiting) >= self.queue:
+            raise QueueFull(f"{len(self.waiting)} requests wait already; come back later")
+        self.numbers += 1
+        device = self.batches[request.model].rows.all.device
+        self.waiting.append(Text(self.numbers, request, device))
+        return self.numbers
+
+    def check(self, r: Request) -> None:
+        """Raise ValueError for a request that cannot be served."""
+        if r.model not in self.batches:
+            names = ", ".join(sorted(self.batches))
+            raise ValueError(f"model={r.model!r} is not one of: {names}")
+        check_sampling(**{name: getattr(r, name) for name in SAMPLING})
+        batch = self.batches[r.model]
+        V = batch.model.config.vocab_size
+        if not r.ids or not all(isinstance(i, int) and 0 <= i < V for i in r.ids):
+            raise ValueError(f"the prompt has to be ids from 0 to {V - 1}, one at least")
+        if r.steps < 0:
+            raise ValueError(f"steps={r.steps} must be 0 or more")
+        if len(r.ids) + r.steps > batch.size:
+            raise ValueError(
+                f"a prompt of {len(r.ids)} tokens and {r.steps} more exceed the {batch.size} that "
+                "a text may have"
+            )
+        seeds_of(r.seed, 1)
+
+    def cancel(self, number: int) -> bool:
+        """Drop a request, and free its row at once; whether it was still there."""
+        for text in self.waiting:
+            if text.number == number:
+                self.waiting.remove(text)
+                return True
+        return any(batch.cancel(number) for batch in self.batches.values())
+
+    @property
+    def under_way(self) -> int:
+        """Requests that have a row."""
+        return sum(len(b.reading) + len(b.writing) for b in self.batches.values())
+
+    def step(self) -> list[Event]:
+        """Read a block of a prompt and draw a token of each text; gives what came of it."""
+        while self.waiting and self.under_way < self.most:
+            text = self.waiting.popleft()
+            self.batches[text.request.model].join(text)
+        events: list[Event] = []
+        for batch in self.batches.values():
+            with inference(batch.model):
+                news = batch.read()
+                events += [news] if news else []
+                events += batch.write()
+        return events
+
+    def run(self) -> Iterator[Event]:
+        """Step until nothing is left to do."""
+        while self.waiting or self.under_way:
+            yield from self.step()
