@@ -2,6 +2,7 @@
 
 import os
 import sys
+from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # toy sizes: a second thread only costs
 
@@ -31,6 +32,20 @@ def make_text(n=6000):
         words.append(WORDS[(i >> 16) % len(WORDS)] + (".\n" if i % 11 == 0 else ""))
         length += len(words[-1]) + 1
     return " ".join(words)
+
+
+def shared(name):
+    """A file or folder of ../shared/data, beside this checkout; where it is not, the test skips."""
+    path = Path(__file__).parents[2] / "shared" / "data" / name
+    if not path.exists():
+        pytest.skip(f"put {name} into ../shared/data, beside this checkout")
+    return path
+
+
+def shared_texts():
+    """All texts of ../shared/data, or the test skips: over none of them it would prove nothing."""
+    paths = sorted(shared("").glob("*.txt"))
+    return paths or pytest.skip("put texts (*.txt) into ../shared/data, beside this checkout")
 
 
 @pytest.fixture(autouse=True)

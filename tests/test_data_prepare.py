@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import make_text
+from conftest import make_text, shared
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -23,8 +23,6 @@ from data.mixture import open_mixture
 from data.prepare import prepared, write_prepared
 from data.store import open_dataset
 from data.text import END_OF_TEXT, split_text
-
-SHARED = Path(__file__).parent.parent.parent / "shared" / "data"
 
 
 def old_prepare(train, val, doc_sep, tokenizer="bpe", vocab=1000):
@@ -166,17 +164,15 @@ def test_a_killed_preparation_leaves_nothing_that_counts(text_file, monkeypatch)
     assert list(hashes.CACHE.iterdir()) == []
 
 
-@pytest.mark.skipif(not SHARED.exists(), reason="real texts are not here")
 def test_grimm_as_it_is():
-    data = open_dataset(prepared(SHARED / "grimm.txt", tokenizer="char"))
+    data = open_dataset(prepared(shared("grimm.txt"), tokenizer="char"))
     assert "\ufeff" not in data.tokenizer.vocab.values()
     assert "\r" not in data.tokenizer.vocab.values()
 
 
-@pytest.mark.skipif(not SHARED.exists(), reason="real texts are not here")
 def test_shakespeare_by_characters_is_nanogpts(tmp_path):
     out = tmp_path / "s"
-    args = ["shakespeare", "--from", str(SHARED / "tinyshakespeare.txt"), "--tokenizer", "char"]
+    args = ["shakespeare", "--from", str(shared("tinyshakespeare.txt")), "--tokenizer", "char"]
     prepare.main([*args, "--out", str(out)])
     data = open_dataset(out)
     assert (data.meta["train_tokens"], data.meta["val_tokens"]) == (1_003_854, 111_540)

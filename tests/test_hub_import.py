@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import shared, shared_texts
 from hub_models import FAMILIES, TEXT, make_run, tokenizer
 
 import sample
@@ -20,6 +21,7 @@ from model import GPTConfig, generate
 from model.convert import config_from_hf, config_to_hf
 from model.rope_scaling import scaled_frequencies
 from tok import BPETokenizer
+from tok.bpe.interop import spelt
 from tok.bpe.pretokenize import Splitter
 from utils.hub.__main__ import main
 from utils.hub.gguf import GGUFFile
@@ -32,7 +34,6 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 gguf = pytest.importorskip("gguf", reason="pip install 'llm-tiny[hub]'")
 safetensors = pytest.importorskip("safetensors.torch", reason="pip install 'llm-tiny[hub]'")
 transformers = pytest.importorskip("transformers", reason="pip install transformers")
-SHARED = Path(__file__).parents[2] / "shared" / "data"
 GPT2 = {"n_positions": 48, "n_embd": 64, "n_layer": 2, "n_head": 4, "vocab_size": 300}
 LLAMA = {"max_position_embeddings": 48, "hidden_size": 64, "num_hidden_layers": 2}
 LLAMA |= {"num_attention_heads": 4, "num_key_value_heads": 2, "intermediate_size": 96}
@@ -200,21 +201,27 @@ def test_a_window_slides_under_a_scaling_as_without_a_cache():
 # -- tokenizers
 
 
-def test_digits_split_as_two_steps_of_tokenizers_do():
+def check_digits(texts):
+    """Our words are those of the two steps of tokenizers."""
     tokenizers = pytest.importorskip("tokenizers")
     steps = tokenizers.pre_tokenizers
     level = steps.ByteLevel(add_prefix_space=False, use_regex=True)
     theirs = steps.Sequence([steps.Digits(individual_digits=True), level])
-    ours, r = Splitter("gpt2_digits"), random.Random(3)
-    from tok.bpe.interop import spelt
-
-    letters = "ab1 2  \n\t'sdé½²٣ⅷ漢.,!-'ll've\u3000\xa0\x1c\x85"
-    texts = ["".join(r.choices(letters, k=r.randint(0, 14))) for _ in range(5000)]
-    texts += [p.read_text(encoding="utf-8") for p in SHARED.glob("*.txt")]
+    ours = Splitter("gpt2_digits")
     for text in texts:
         words = [spelt(word.encode()) for word in ours.words(text)]
         assert words == [word for word, _ in theirs.pre_tokenize_str(text)]
         assert [w for unit in ours.units(text) for w in ours.words(unit)] == ours.words(text)
+
+
+def test_digits_split_as_two_steps_of_tokenizers_do():
+    r = random.Random(3)
+    letters = "ab1 2  \n\t'sdé½²٣ⅷ漢.,!-'ll've\u3000\xa0\x1c\x85"
+    check_digits("".join(r.choices(letters, k=r.randint(0, 14))) for _ in range(5000))
+
+
+def test_digits_split_so_in_real_texts():
+    check_digits(path.read_text(encoding="utf-8") for path in shared_texts())
 
 
 @pytest.mark.parametrize("pattern", ["gpt2", "gpt2_digits", "llama3", "none", r"\p{L}+|\P{L}"])
@@ -470,19 +477,22 @@ def smollm2_run(tmp_path_factory):
     shutil.rmtree(home)
 
 
-@pytest.mark.slow
-def test_smollm2_is_what_transformers_reads_from_the_same_file(smollm2_run):
-    import math
-
-    run, out = smollm2_run
-    assert "licence apache-2.0" in out
-    assert int(out.split()[-1]) * 1024 < 3 * 4 * 134_515_008  # three times its float32 weights
+def smollm2_peer():
+    """The same file, read by transformers."""
     from utils.hub.package import installed
 
     file = installed()
-    theirs = transformers.AutoModelForCausalLM.from_pretrained(
+    return transformers.AutoModelForCausalLM.from_pretrained(
         file.parent, gguf_file=file.name, dtype=torch.float32
     )
+
+
+@pytest.mark.slow
+def test_smollm2_is_what_transformers_reads_from_the_same_file(smollm2_run):
+    run, out = smollm2_run
+    assert "licence apache-2.0" in out
+    assert int(out.split()[-1]) * 1024 < 3 * 4 * 134_515_008  # three times its float32 weights
+    theirs = smollm2_peer()
     ours, tok, _ = load_model(run)
     ours.eval()
     ids = tok.encode(
@@ -494,9 +504,16 @@ def test_smollm2_is_what_transformers_reads_from_the_same_file(smollm2_run):
     kwargs = {"do_sample": False, "max_new_tokens": 128, "eos_token_id": None}
     written = theirs.generate(torch.tensor([ids]), **kwargs)[0, len(ids) :].tolist()
     assert [int(i) for i in generate(ours, [ids], 128, temperature=0)] == written
-    if not SHARED.exists():
-        return
-    text = tok.encode((SHARED / "wikitext2-test.txt").read_text(encoding="utf-8"))[:20_000]
+
+
+@pytest.mark.slow
+def test_smollm2s_perplexity_is_that_of_transformers(smollm2_run):
+    import math
+
+    ours, tok, _ = load_model(smollm2_run[0])
+    text = shared("wikitext2-test.txt").read_text(encoding="utf-8")
+    text = tok.encode(text)[:20_000]
+    ours, theirs = ours.eval(), smollm2_peer()
     losses = []
     for model in (lambda x: ours(x)[0], lambda x: theirs(x).logits):
         nats = n = 0
@@ -524,7 +541,7 @@ def test_smollm2s_ids_are_those_of_the_peer(smollm2_run):
     steps = tokenizers.pre_tokenizers
     level = steps.ByteLevel(add_prefix_space=False)
     theirs.pre_tokenizer = steps.Sequence([steps.Digits(individual_digits=True), level])
-    for path in sorted(SHARED.glob("*.txt")):
+    for path in shared_texts():
         text = path.read_text(encoding="utf-8")
         assert ours.encode(text) == theirs.encode(text).ids, path.name
 

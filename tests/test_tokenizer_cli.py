@@ -9,6 +9,7 @@ from array import array
 from pathlib import Path
 
 import pytest
+from conftest import shared
 
 import tok
 from tok import CharTokenizer, cli
@@ -18,7 +19,6 @@ from tok.cli import Progress
 from tok.files import check_writable, output_file, read_text, replacing, text_chunks
 
 ROOT = Path(__file__).parents[1]
-GPT2 = ROOT.parent / "shared" / "data" / "gpt2"
 TEXT = "\ufeffOnce upon a time, naïve café 🙂.\r\n<|endoftext|>It rained.  \n" * 20
 
 
@@ -219,10 +219,11 @@ def test_import_makes_a_tokenizer_of_gpt2s_files(here, capsys):
     assert got == [99, 256, 258, 257]
 
 
-@pytest.mark.skipif(not GPT2.is_dir(), reason="GPT-2's published files are not here")
 def test_import_of_the_published_files(here, capsys):
     Path("tok").mkdir()
-    commands.main(["import", *(str(GPT2 / name) for name in ("vocab.json", "merges.txt"))])
+    commands.main(
+        ["import", *(str(shared(f"gpt2/{name}")) for name in ("vocab.json", "merges.txt"))]
+    )
     assert "tok/gpt2.json: 50257 tokens; <|endoftext|> is 50256" in capsys.readouterr().err
     assert tok.load("tok/gpt2.json").encode("Hello world") == [15496, 995]
 

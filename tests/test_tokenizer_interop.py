@@ -2,16 +2,15 @@
 
 import json
 import random
-from pathlib import Path
 
 import pytest
+from conftest import shared, shared_texts
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tok import BPETokenizer
 from tok.bpe.interop import LETTER, spelt, unspelt
 
-SHARED = Path(__file__).parents[2] / "shared" / "data"
 END = "<|endoftext|>"
 AWKWARD = [
     "",
@@ -127,16 +126,14 @@ def test_ten_megabytes(tmp_path):
 
 @pytest.fixture(scope="module")
 def gpt2():
-    if not (SHARED / "gpt2").is_dir():
-        pytest.skip("GPT-2's vocabulary is not here")
-    return BPETokenizer.from_gpt2(SHARED / "gpt2/vocab.json", SHARED / "gpt2/merges.txt")
+    return BPETokenizer.from_gpt2(shared("gpt2/vocab.json"), shared("gpt2/merges.txt"))
 
 
 @pytest.fixture(scope="module")
 def tiktoken_gpt2():
     """Built from the same files without our code, but for the table of letters."""
     tiktoken = pytest.importorskip("tiktoken")
-    ids = json.loads((SHARED / "gpt2/vocab.json").read_text("utf-8"))
+    ids = json.loads(shared("gpt2/vocab.json").read_text("utf-8"))
     special = {END: ids.pop(END)}
     byte = {letter: bytes([b]) for b, letter in LETTER.items()}
     ranks = {b"".join(byte[c] for c in token): i for token, i in ids.items()}
@@ -164,7 +161,7 @@ def test_gpt2_on_awkward_strings(gpt2, tiktoken_gpt2, text):
 
 
 def test_gpt2_on_every_shared_text(gpt2, tiktoken_gpt2):
-    for path in SHARED.glob("*.txt"):
+    for path in shared_texts():
         text = path.read_bytes().decode("utf-8")
         assert gpt2.encode(text) == tiktoken_gpt2.encode_ordinary(text), path
 
