@@ -138,8 +138,9 @@ def judged(
         if not any(o.passed or o.failed or o.skipped for o in result.outcomes):
             last = output.strip().splitlines() or ["pytest wrote nothing"]
             result.unreadable = result.unreadable or last[-1]
-    else:
-        result.stuck = result.stuck or "the import of the module"
+    elif not result.stuck:
+        begun = any(o.passed or o.failed or o.skipped for o in result.outcomes)
+        result.stuck = "what comes between two tests" if begun else "the import of the module"
     return result
 
 
