@@ -18,7 +18,7 @@ from typing import Any
 from utils.exercises.source import ROOMS, ROOT
 from utils.exercises.watch import OUT
 
-ALSO = ("tests", "configs")
+ALSO = ("tests", "configs", "docs")
 LEFT_OUT = ("prepared", "downloads", "shakespeare*", "wikitext2*")  # texts, which may be large
 LIMIT = 60.0  # seconds for the tests of an exercise; ours take a third
 
