@@ -200,6 +200,25 @@ def test_what_a_tokenizer_does_beside_ours_is_told(capsys):
     assert f"{said['added_tokens'][2]['content']!r} in a text is text here" in out
 
 
+@pytest.mark.parametrize(("change", "says"), [
+    ({"post_processor": ["ByteLevel"]}, "tokenizer.json is damaged"),
+    ({"post_processor": {"processors": [3]}}, "tokenizer.json is damaged"),
+    ({"added_tokens": [{"content": "x", "id": 3}, {"content": "x", "id": 4}]}, "two ids"),
+    ({"added_tokens": [{"content": "a", "id": 299}]}, "two ids"),
+    ({"added_tokens": [{"content": "a"}]}, "bring back a whole one"),
+    ({"pre_tokenizer": 3}, "tokenizer.json"),
+    ({"model": {"type": "BPE", "merges": 3, "vocab": {}}}, "tokenizer.json"),
+])  # fmt: skip
+def test_an_odd_tokenizer_is_one_line(change, says, error_of):
+    exported()
+    path = Path("theirs/tokenizer.json")
+    said = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps({**said, **change}), encoding="utf-8")
+    error = error_of(main, "import", "theirs", "--run", "b")
+    assert says in error
+    assert not Path("runs/b").exists()
+
+
 def test_a_tokenizer_without_added_tokens_is_read(tmp_path):
     """The file of `tokenizers`' own ByteLevelBPETokenizer."""
     theirs = tokenizers.ByteLevelBPETokenizer()

@@ -216,7 +216,7 @@ SPOILED = [
         "up_proj co",
     ),
     (lambda w, c: c.update(rank_pattern={"(a+)+b": 2}), "rank_pattern has '(a+)+b'"),
-    (lambda w, c: c.update(rank_pattern=[1]), "is damaged"),
+    (lambda w, c: c.update(rank_pattern=[1]), "is no object"),
 ]
 
 

@@ -33,13 +33,13 @@ def checksum(content: dict[str, Any]) -> str:
 
 
 @contextmanager
-def blame(path: str | os.PathLike[str]) -> Iterator[None]:
+def blame(path: str | os.PathLike[str], cure: str = "train it again") -> Iterator[None]:
     """Turn whatever a wrong file leads to into a ValueError that names the file."""
     name = os.fspath(path)
     try:
         yield
     except (KeyError, TypeError, AttributeError, OverflowError, RecursionError) as e:
-        raise ValueError(f"{name}: damaged ({type(e).__name__}: {e}); train it again") from None
+        raise ValueError(f"{name}: damaged ({type(e).__name__}: {e}); {cure}") from None
     except ValueError as e:
         raise ValueError(str(e) if str(e).startswith(name) else f"{name}: {e}") from None
 

@@ -222,6 +222,8 @@ def check_said(said: Mapping[str, Any]) -> None:
     if not isinstance(alpha, int | float) or not 0 < alpha < float("inf"):
         raise ValueError(f"lora_alpha={alpha!r} must be a number above 0")
     for key in ("rank_pattern", "alpha_pattern"):
+        if not isinstance(said.get(key) or {}, dict):
+            raise ValueError(f"{key}={said[key]!r} is no object, name of a module -> number")
         for name in said.get(key) or {}:
             if not re.fullmatch(r"\^?[\w.]+", name):  # peft takes any regular expression
                 raise ValueError(f"{key} has {name!r}; only names of modules can be read")

@@ -200,7 +200,7 @@ class BPETokenizer:
     @classmethod
     def from_hf(cls, path: str | os.PathLike[str]) -> "BPETokenizer":
         """Hugging Face's tokenizer.json. ValueError for what a byte-level BPE of ours lacks."""
-        with blame(path):
+        with blame(path, "bring back a whole one"):
             return cls(*read_hf(path))
 
     def to_tiktoken(self, name: str = "llm-tiny") -> Any:

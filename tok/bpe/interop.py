@@ -95,11 +95,13 @@ def read_hf(path: str | os.PathLike[str]) -> Parts:
     merges = [tuple(m.split(" ") if isinstance(m, str) else m) for m in model["merges"]]
     if any(len(m) != 2 for m in merges):
         raise ValueError("a merge is not of two tokens")
-    specials = {}
+    specials: dict[str, int] = {}
     for token in found.get("added_tokens") or []:
         if token.get("lstrip") or token.get("rstrip") or token.get("single_word"):
             raise ValueError(f"the token {token['content']!r} takes white space with it")
-        specials[token["content"]] = index(token["id"])
+        text, i = token["content"], index(token["id"])
+        if specials.setdefault(text, i) != i or ids.get(text, i) != i:
+            raise ValueError(f"the token {text!r} has two ids; keep one of them")
     if model.get("ignore_merges"):
         parts = made_by(ids, merges, specials, pattern)
         check_ignored_merges(parts)

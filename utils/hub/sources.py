@@ -76,7 +76,12 @@ def from_directory(path: Path) -> Found:
         check_head(config, state)
     except (ValueError, RuntimeError) as e:
         raise ValueError(f"{path}: {' '.join(str(e).split())[:200]}") from None
-    notes = notes_on(read_json(path / "tokenizer.json"))
+    try:
+        notes = notes_on(read_json(path / "tokenizer.json"))
+    except (AttributeError, KeyError, TypeError) as e:
+        raise ValueError(
+            f"{path / 'tokenizer.json'} is damaged ({type(e).__name__}: {e})"
+        ) from None
     return Found(config, state, tokenizer, origin_of(path, hf, tokenizer), notes)
 
 
