@@ -127,6 +127,9 @@ def test_damaged_files_beside_a_run_stop_an_export_in_one_line(file, text, says,
 def test_sources_that_are_none(error_of):
     make_run("runs/a", "llama")
     assert "runs/a is a run already" in error_of(main, "import", "a", "--run", "b")
+    exported(path="a")  # a directory of the run's name is a source, and so is smollm2
+    main(["import", "a", "--run", "b"])
+    assert (Path("runs/b") / "best.pt").exists()
     error = error_of(main, "import", "owner/name")
     assert "nothing is fetched from a hub" in error
     assert "hf download owner/name --local-dir name" in error

@@ -129,7 +129,7 @@ def import_source(
         return import_merged(run_dir(source), path)
     if merge:
         raise ValueError(f"--merge adds adapters to weights; {source} has none")
-    if has_model(run_dir(source)):
+    if is_run(source):
         raise ValueError(f"{run_dir(source)} is a run already; sample.py --run {source}")
     report(path, imported(source, path))
     return path
