@@ -1,5 +1,7 @@
 """The engine: every text is as it would be alone, whatever stands beside it."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -281,3 +283,21 @@ def test_what_cannot_be_served_is_refused(how, said):
     with pytest.raises(ValueError, match=said):
         engine.submit(Request(**{"ids": [1], "steps": 1, **how}))
     assert not engine.waiting
+
+
+def test_only_known_ids_are_drawn_and_known_beginnings_are_told():
+    """A tokenizer may have fewer ids than the model: `vocab_size` of `generate`, here, too."""
+    m = MODELS["plain"]
+    request = Request([3, 1, 4, 1, 5, 9], 8, seed=3, vocab_size=10)
+    engine = Engine(m)
+    for known in 0, BLOCK:
+        engine.submit(replace(request, top=V))
+        events = list(engine.run())
+        drawn = [e.token.id for e in events if e.token]
+        assert all(sorted(e.token.top) == list(range(10)) for e in events if e.token)
+        ids = generate(m, [list(request.ids)], 8, seed=3, vocab_size=10)
+        assert drawn == [int(i) for i in ids]
+        assert max(drawn) < 10
+        assert events[-1].cached == known
+    with pytest.raises(ValueError, match="vocab_size=0"):
+        engine.submit(Request([1], 1, vocab_size=0))

@@ -16,7 +16,7 @@ from model.generation.limits import check_sampling
 from model.generation.loop import inference
 from model.generation.prefixes import BLOCK, Prefixes
 from model.generation.prompts import seeds_of
-from model.generation.requests import SAMPLING, Event, QueueFull, Request, Text, Token, tokens_of
+from model.generation.requests import SAMPLING, Event, QueueFull, Request, Text, Token
 from model.generation.rows import Rows, last_tokens
 from model.generation.step import TokenStep, can_step
 from model.gpt import TinyGPT
@@ -42,7 +42,7 @@ class Batch:
         if text.request.score:  # the logits of all its prompt are wanted
             text.scored.append(Token(text.ids[0]))
         else:
-            self.prefixes.find(text.ids, cache)
+            text.cached = self.prefixes.find(text.ids, cache)
         self.reading.append(text)
 
     def read(self) -> Event | None:
@@ -59,7 +59,7 @@ class Batch:
             x = self.model.hidden_states(idx, cache)
             if text.request.score:
                 logits = self.model.head(x[0])
-                text.scored += tokens_of(ids[n + 1 : end + 1], logits, text.request.top or 0)
+                text.scored += text.tokens(ids[n + 1 : end + 1], logits)
         if end < len(ids) - 1:
             self.reading.append(text)
             return None
@@ -86,14 +86,14 @@ class Batch:
         finish, token = "length", None
         if len(text.ids) < len(r.ids) + r.steps:
             i = text.pick(logits)
-            token = tokens_of([i], logits[None], r.top)[0]
+            token = text.tokens([i], logits[None])[0]
             text.ids.append(i)
             text.drawn[i] += 1
             finish = "stop" if i in r.stop else "length"
         if finish == "length" and len(text.ids) < len(r.ids) + r.steps:
             return Event(text.number, token=token)
         self.leave(row)
-        return Event(text.number, token=token, finish=finish)
+        return Event(text.number, token=token, finish=finish, cached=text.cached)
 
     def leave(self, row: int) -> None:
         """Take a text out of the batch; the last one gets its row."""
@@ -164,6 +164,8 @@ class Engine:
         V = batch.model.config.vocab_size
         if not r.ids or not all(isinstance(i, int) and 0 <= i < V for i in r.ids):
             raise ValueError(f"the prompt has to be ids from 0 to {V - 1}, one at least")
+        if r.vocab_size is not None and not 1 <= r.vocab_size <= V:
+            raise ValueError(f"vocab_size={r.vocab_size} must be from 1 to the model's {V}")
         if r.steps < 0:
             raise ValueError(f"steps={r.steps} must be 0 or more")
         if len(r.ids) + r.steps > batch.size:

@@ -39,6 +39,7 @@ class Request:
     frequency_penalty: float = 0.0
     seed: int | None = None
     stop: frozenset[int] = frozenset()
+    vocab_size: int | None = None
     top: int | None = None
     score: bool = False
     model: str = ""
@@ -64,7 +65,8 @@ class Event:
     number: int
     scored: Sequence[Token] = ()
     token: Token | None = None
-    finish: str | None = None  # "stop", "length" or "cancelled"
+    finish: str | None = None  # "stop" or "length"
+    cached: int = 0  # at the end: tokens of the prompt that were known, and not read again
 
 
 class Text:
@@ -77,11 +79,12 @@ class Text:
         self.numbers = uniforms(seeds_of(request.seed, 1), device)
         self.cache: KVCache | None = None  # while its prompt is being read
         self.scored: list[Token] = []
+        self.cached = 0
 
     def pick(self, logits: Tensor) -> int:
         """Draw the next id from logits (V,), exactly as `generate` would."""
         r = self.request
-        z = logits[None]
+        z = logits[None, : r.vocab_size]
         if self.drawn and (r.presence_penalty or r.frequency_penalty):
             ids = torch.tensor(list(self.drawn), device=z.device)
             counts = torch.tensor(list(self.drawn.values()), device=z.device)
@@ -93,13 +96,14 @@ class Text:
         how: dict[str, Any] = {name: getattr(r, name) for name in SAMPLING}
         return int(pick_next(z, in_context=seen, u=next(self.numbers), **how))
 
-
-def tokens_of(ids: Sequence[int], logits: Tensor, top: int | None) -> list[Token]:
-    """The ids (T,) with their log-probabilities by logits (T,V), and the `top` likeliest's."""
-    if top is None:
-        return [Token(i) for i in ids]
-    logprobs = logits.float().log_softmax(-1)
-    best = logprobs.topk(min(top, logprobs.size(1)))
-    own = logprobs.gather(1, torch.tensor(ids, device=logits.device)[:, None])[:, 0]
-    rows = zip(ids, own.tolist(), best.indices.tolist(), best.values.tolist(), strict=True)
-    return [Token(i, p, dict(zip(js, ps, strict=True))) for i, p, js, ps in rows]
+    def tokens(self, ids: Sequence[int], logits: Tensor) -> list[Token]:
+        """Ids (T,) of this text as it is told of them, by the logits (T,V) that each had."""
+        r = self.request
+        if r.top is None and not r.score:
+            return [Token(i) for i in ids]
+        logprobs = logits.float().log_softmax(-1)
+        known = logprobs[:, : r.vocab_size]
+        best = known.topk(min(r.top or 0, known.size(1)))
+        own = logprobs.gather(1, torch.tensor(ids, device=logits.device)[:, None])[:, 0]
+        rows = zip(ids, own.tolist(), best.indices.tolist(), best.values.tolist(), strict=True)
+        return [Token(i, p, dict(zip(js, ps, strict=True))) for i, p, js, ps in rows]
