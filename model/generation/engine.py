@@ -147,7 +147,7 @@ class Engine:
         there, or a text that would outgrow the context.
         """
         self.check(request)
-        if len(self.waiting) >= self.queue:
+        if self.room < 1:
             raise QueueFull(f"{len(self.waiting)} requests wait already; come back later")
         self.numbers += 1
         device = self.batches[request.model].rows.all.device
@@ -182,6 +182,11 @@ class Engine:
                 self.waiting.remove(text)
                 return True
         return any(batch.cancel(number) for batch in self.batches.values())
+
+    @property
+    def room(self) -> int:
+        """Requests that may come before the next step."""
+        return self.most + self.queue - self.under_way - len(self.waiting)
 
     @property
     def under_way(self) -> int:

@@ -3,25 +3,44 @@
 from collections.abc import Iterable, Iterator
 
 
-def up_to(pieces: Iterable[str], stops: Iterable[str]) -> Iterator[str]:
-    """The text before the first stop string to be completed, however the pieces are cut.
+class Stops:
+    """Lets text pass up to the first stop string to be completed, however the pieces are cut.
 
-    Held back is only what may yet become one: "E", "N", "Dx" with the stop "END!" -> "ENDx".
+    Held back is only what may yet become one.
     """
-    held, stops = "", list(stops)
+
+    def __init__(self, stops: Iterable[str]) -> None:
+        self.stops, self.held, self.met = list(stops), "", False
+
+    def add(self, piece: str) -> str:
+        """Take a piece; gives the text that is free by now."""
+        self.held += piece
+        at = {stop: self.held.index(stop) for stop in self.stops if stop in self.held}
+        if at:
+            _, start = min((start + len(stop), start) for stop, start in at.items())
+            self.held, self.met = self.held[:start], True
+            return self.rest()
+        starts = (n for s in self.stops for n in range(1, len(s)) if self.held.endswith(s[:n]))
+        free = len(self.held) - max(starts, default=0)
+        text, self.held = self.held[:free], self.held[free:]
+        return text
+
+    def rest(self) -> str:
+        """What is held back, once nothing more comes."""
+        text, self.held = self.held, ""
+        return text
+
+
+def up_to(pieces: Iterable[str], stops: Iterable[str]) -> Iterator[str]:
+    """The text before the first stop string: "E", "N", "Dx" with the stop "END!" -> "ENDx"."""
+    gate = Stops(stops)
     for piece in pieces:
-        held += piece
-        found = [(held.index(stop) + len(stop), held.index(stop)) for stop in stops if stop in held]
-        if found:
-            held = held[: min(found)[1]]
-            break
-        starts = (n for stop in stops for n in range(1, len(stop)) if held.endswith(stop[:n]))
-        free = len(held) - max(starts, default=0)
-        if free:
-            yield held[:free]
-        held = held[free:]
-    if held:
-        yield held
+        if text := gate.add(piece):
+            yield text
+        if gate.met:
+            return
+    if text := gate.rest():
+        yield text
 
 
 def check_stops(stops: Iterable[str]) -> None:

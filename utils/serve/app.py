@@ -1,0 +1,178 @@
+"""The routes of the server: a body comes in, an answer goes out."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import aclosing, asynccontextmanager
+from typing import Any, TypeVar
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
+from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
+
+from utils.serve.choices import named
+from utils.serve.errors import Refused, refusal
+from utils.serve.files import add_page
+from utils.serve.guard import Guard, Limits
+from utils.serve.jobs import Job, Plan, Server, plan_chat, plan_completion
+from utils.serve.schema import ChatBody, CompletionBody, DetokenizeBody, TokenizeBody, Writing
+
+T = TypeVar("T")
+GONE = 499  # nginx's status for a client that has left: for the log alone
+
+
+class Events(StreamingResponse):
+    """Server-sent events, whose generator is closed at once when the client leaves."""
+
+    media_type = "text/event-stream"
+
+    async def stream_response(self, send: Any) -> None:
+        """Send what comes."""
+        async with aclosing(self.body_iterator):  # type: ignore[type-var]
+            await super().stream_response(send)
+
+
+async def unless_gone(request: Request, answer: Awaitable[T]) -> T:
+    """An answer, which is given up when the client leaves."""
+
+    async def gone() -> None:
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+
+    left, made = asyncio.ensure_future(gone()), asyncio.ensure_future(answer)
+    try:
+        await asyncio.wait({left, made}, return_when=asyncio.FIRST_COMPLETED)
+        if made.done():
+            return made.result()
+        raise Refused(GONE, "the client has left")
+    finally:
+        for task in (left, made):
+            task.cancel()
+
+
+async def answered(server: Server, body: Writing, plan: Plan, request: Request) -> Response:
+    """Carry out a plan, and answer whole or as a stream."""
+    job = await Job(server, plan).begin()
+    if not body.stream:
+        return JSONResponse(await unless_gone(request, job.whole()))
+    usage = body.stream_options is not None and body.stream_options.include_usage
+    headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+    return Events(job.chunks(usage), headers=headers)
+
+
+def add_errors(app: FastAPI) -> None:
+    """Answer every exception in OpenAI's form."""
+
+    async def answer(request: Request, e: Exception) -> Response:
+        refused = refusal(e)
+        return JSONResponse(refused.body, refused.status, refused.headers)
+
+    for kind in (
+        Refused,
+        RequestValidationError,
+        HTTPException,
+        ValueError,
+        RuntimeError,
+        Exception,
+    ):
+        app.add_exception_handler(kind, answer)
+
+
+def add_writing(app: FastAPI, server: Server) -> None:
+    """OpenAI's routes."""
+
+    @app.get("/v1/models")
+    async def models() -> dict[str, Any]:
+        """What is served, and how long its texts may be."""
+        data = [
+            {
+                "id": one.name,
+                "object": "model",
+                "created": one.created,
+                "owned_by": "llm-tiny",
+                "max_model_len": one.context,
+                "chat": one.template is not None,
+                "parameters": one.model.n_params(),
+            }
+            for one in server.served.values()
+        ]
+        return {"object": "list", "data": data}
+
+    @app.post("/v1/completions")
+    async def completions(body: CompletionBody, request: Request) -> Response:
+        """Go on from a prompt."""
+        return await answered(server, body, await plan_completion(server, body), request)
+
+    @app.post("/v1/chat/completions")
+    async def chat(body: ChatBody, request: Request) -> Response:
+        """Answer a conversation."""
+        return await answered(server, body, await plan_chat(server, body), request)
+
+
+def add_tokens(app: FastAPI, server: Server) -> None:
+    """Routes about tokenizers, as vLLM and lm-evaluation-harness have them."""
+
+    @app.post("/tokenize")
+    async def tokenize(body: TokenizeBody) -> dict[str, Any]:
+        """Text -> ids."""
+        one = server.pick(body.model)
+        encode = one.start if body.add_special_tokens else one.tokenizer.encode
+        ids = await server.encode(encode, body.prompt)
+        pieces = [named(one.tokenizer, i, None) for i in ids]
+        return {"tokens": ids, "count": len(ids), "max_model_len": one.context, "pieces": pieces}
+
+    @app.post("/detokenize")
+    async def detokenize(body: DetokenizeBody) -> dict[str, str]:
+        """Ids -> text."""
+        return {"prompt": server.pick(body.model).text(body.tokens)}
+
+    @app.get("/tokenizer_info")
+    async def tokenizer_info(model: str | None = None) -> dict[str, Any]:
+        """Special tokens, and the chat template."""
+        one = server.pick(model)
+        template = one.pretrained.chat_template if one.pretrained else None
+        bos, eos = one.special("bos"), one.special("eos")
+        return {"bos_token": bos, "eos_token": eos, "pad_token": eos, "chat_template": template}
+
+
+def add_state(app: FastAPI, server: Server) -> None:
+    """How the server is."""
+
+    @app.get("/health")
+    async def health() -> Response:
+        """200 while requests are taken, 503 while it stops."""
+        if server.worker.stopping:
+            raise Refused(503, "the server is stopping", code="stopping")
+        return JSONResponse({"status": "ok"})
+
+    @app.get("/metrics")
+    async def metrics() -> Response:
+        """For Prometheus."""
+        return PlainTextResponse(server.metrics.text(), media_type="text/plain; version=0.0.4")
+
+
+def make_app(
+    server: Server, limits: Limits, origins: list[str], watch: Callable[[], Awaitable[None]]
+) -> FastAPI:
+    """The whole app. `watch` runs beside it, and sees to a graceful end."""
+
+    @asynccontextmanager
+    async def life(app: FastAPI) -> AsyncIterator[None]:
+        server.worker.start()
+        watching = asyncio.ensure_future(watch())
+        yield
+        watching.cancel()
+        await asyncio.to_thread(server.worker.end)
+        server.encoder.shutdown()
+
+    app = FastAPI(title="llm-tiny", lifespan=life, docs_url=None, redoc_url=None)
+    for part in (add_writing, add_tokens, add_state):
+        part(app, server)
+    add_errors(app)
+    add_page(app)
+    app.add_middleware(Guard, limits=limits, count=server.metrics.answer)
+    if origins:
+        headers = ["Authorization", "Content-Type"]
+        app.add_middleware(CORSMiddleware, allow_origins=origins, allow_headers=headers)
+    return app

@@ -1,0 +1,61 @@
+"""Errors as clients get them: an HTTP status and OpenAI's body."""
+
+from typing import Any
+
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+
+from model.generation.requests import QueueFull
+
+RETRY_AFTER = "1"  # seconds: a row is soon free
+
+
+class Stopping(RuntimeError):
+    """The server is about to end."""
+
+
+class Refused(Exception):
+    """An error with its HTTP status."""
+
+    def __init__(
+        self, status: int, message: str, param: str | None = None, code: str | None = None
+    ) -> None:
+        super().__init__(message)
+        kind = "invalid_request_error" if status < 500 else "server_error"
+        self.status = status
+        error = {"message": message, "type": kind, "param": param, "code": code}
+        self.body: dict[str, Any] = {"error": error}
+        self.headers = {"Retry-After": RETRY_AFTER} if status in (429, 503) else {}
+
+
+def refusal(e: Exception) -> Refused:
+    """What a client is told of an exception."""
+    if isinstance(e, Refused):
+        return e
+    if isinstance(e, RequestValidationError):
+        return invalid(e)
+    if isinstance(e, HTTPException):
+        return Refused(e.status_code, f"{e.detail}; /openapi.json describes what there is")
+    if isinstance(e, QueueFull):
+        return Refused(429, str(e), code="queue_full")
+    if isinstance(e, Stopping):
+        return Refused(503, str(e), code="stopping")
+    if isinstance(e, ValueError):
+        return Refused(400, str(e))
+    return Refused(500, f"{type(e).__name__}: the server's log says more")
+
+
+def invalid(e: RequestValidationError) -> Refused:
+    """The first thing that is wrong with a body, by the name of the parameter."""
+    first = e.errors()[0]
+    where = [str(part) for part in first["loc"][1:]]
+    if first["type"] == "json_invalid":
+        return Refused(400, f"the body is no JSON: {first.get('ctx', {}).get('error', '')}")
+    if not where:
+        return Refused(400, "the body has to be a JSON object, sent as application/json")
+    if first["type"] == "extra_forbidden":
+        name = ".".join(where)
+        return Refused(400, f"the parameter {name} is not supported", name, "unsupported_parameter")
+    if first["type"] == "missing":
+        return Refused(400, f"the parameter {'.'.join(where)} is missing", where[0])
+    return Refused(400, f"{where[0]}: {first['msg']}", where[0], "invalid_value")

@@ -1,0 +1,188 @@
+"""From a body to requests for the engine, and from the engine's events to an answer."""
+
+import asyncio
+import time
+import uuid
+from collections.abc import AsyncGenerator, Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from model.generation.requests import Request
+from utils.serve.answers import Answer, Json, sse
+from utils.serve.choices import Choice, News
+from utils.serve.errors import Refused, refusal
+from utils.serve.metrics import Metrics
+from utils.serve.schema import ChatBody, CompletionBody, Writing
+from utils.serve.served import Served
+from utils.serve.worker import Worker
+
+T = TypeVar("T")
+PENALTIES = "repetition_penalty", "presence_penalty", "frequency_penalty"
+SAMPLING = ("temperature", "top_p", "top_k", "min_p", *PENALTIES)
+
+
+@dataclass
+class Server:
+    """What is shared by all requests."""
+
+    served: Mapping[str, Served]
+    worker: Worker
+    seconds: float  # that a request may take
+    metrics: Metrics
+    encoder: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "encoder"))
+
+    async def encode(self, function: Callable[..., T], *args: Any) -> T:
+        """Call what uses a tokenizer: one call after the other, beside the event loop."""
+        return await asyncio.get_running_loop().run_in_executor(self.encoder, function, *args)
+
+    def pick(self, name: str | None) -> Served:
+        """A model by name; without one the first. Raises Refused."""
+        if name is None:
+            return next(iter(self.served.values()))
+        if name not in self.served:
+            there = ", ".join(self.served)
+            message = f"the model {name!r} is not served; there are: {there}"
+            raise Refused(404, message, "model", "model_not_found")
+        return self.served[name]
+
+
+@dataclass
+class Plan:
+    """What a body asks for: requests to the engine, and the answer that they become."""
+
+    answer: Answer
+    requests: list[Request]
+
+
+def begun(body: Writing, served: Served, *, chat: bool, logprobs: bool) -> Plan:
+    """A plan without texts yet."""
+    name = f"{'chatcmpl' if chat else 'cmpl'}-{uuid.uuid4().hex}"
+    answer = Answer(name, int(time.time()), served, chat, logprobs, body.return_token_ids)
+    return Plan(answer, [])
+
+
+def add(plan: Plan, body: Writing, ids: list[int], steps: int, **how: Any) -> None:
+    """Plan n texts that go on from one prompt."""
+    served = plan.answer.served
+    if bad := [i for i in ids if i >= served.known]:
+        raise Refused(
+            400, f"id {bad[0]} is not one of the {served.known} of {served.name}", "prompt"
+        )
+    if len(ids) + steps > served.context:
+        message = f"{len(ids)} tokens of prompt and {steps} more exceed the {served.context} that "
+        message += f"{served.name} can have; {max(0, served.context - len(ids))} may be written"
+        raise Refused(400, message, "max_tokens", "context_length_exceeded")
+    same = {name: getattr(body, name) for name in SAMPLING}
+    for i in range(body.n):
+        seed = None if body.seed is None else body.seed + i
+        request = Request(
+            ids, steps, seed=seed, vocab_size=served.known, model=served.name, **same, **how
+        )
+        plan.requests.append(request)
+
+
+async def plan_completion(server: Server, body: CompletionBody) -> Plan:
+    """Plan what /v1/completions asks for."""
+    served = server.pick(body.model)
+    plan = begun(body, served, chat=False, logprobs=body.logprobs is not None)
+    score = body.echo and body.logprobs is not None
+    for prompt in body.prompts:
+        typed = isinstance(prompt, str)
+        ids = await server.encode(served.start, prompt) if isinstance(prompt, str) else prompt
+        add(plan, body, ids, body.max_tokens, stop=served.ends, top=body.logprobs, score=score)
+        unseen = int(typed and served.end is not None)  # <|endoftext|>, which nobody typed
+        echo = served.text(ids[unseen:]) if body.echo else ""
+        for _ in range(body.n):
+            choice = Choice(served.tokenizer, body.stops, served.ends, echo, unseen)
+            plan.answer.add(choice, ids)
+    return plan
+
+
+async def plan_chat(server: Server, body: ChatBody) -> Plan:
+    """Plan what /v1/chat/completions asks for."""
+    served = server.pick(body.model)
+    if body.top_logprobs and not body.logprobs:
+        raise Refused(400, "top_logprobs needs logprobs: true", "top_logprobs")
+    plan = begun(body, served, chat=True, logprobs=body.logprobs)
+    messages = [{"role": m.role, "content": m.text} for m in body.messages]
+    # in the engine's thread: rendering limits the memory of the whole process for a moment
+    text = await server.worker.call(served.render, messages)
+    ids = await server.encode(served.chat_ids, text)
+    steps = body.max_completion_tokens
+    steps = body.max_tokens if steps is None else steps
+    steps = max(0, served.context - len(ids)) if steps is None else steps
+    top = body.top_logprobs if body.logprobs else None
+    add(plan, body, ids, steps, stop=served.chat_ends, top=top)
+    for _ in range(body.n):
+        plan.answer.add(Choice(served.tokenizer, body.stops, served.chat_ends), ids)
+    return plan
+
+
+class Job:
+    """A plan that the engine carries out: `await Job.begin(server, plan)`."""
+
+    def __init__(self, server: Server, plan: Plan) -> None:
+        self.server, self.plan, self.answer = server, plan, plan.answer
+        self.began = time.monotonic()
+
+    async def begin(self) -> "Job":
+        """Hand in the requests. Raises as `Worker.submit`, and Refused for more than ever fit."""
+        engine, n = self.server.worker.engine, len(self.plan.requests)
+        if n > engine.most + engine.queue:
+            most = engine.most + engine.queue
+            raise Refused(400, f"{n} texts in one request are more than {most}", "n")
+        self.stream = await self.server.worker.submit(self.plan.requests)
+        return self
+
+    async def news(self) -> AsyncGenerator[tuple[int, News], None]:
+        """What is new, choice by choice; who leaves before the end leaves the engine, too."""
+        server, choices = self.server, self.answer.choices
+        clock = server.metrics.clock()
+        try:
+            while any(choice.finish is None for choice in choices):
+                left = self.began + server.seconds - time.monotonic()
+                i, event = await self.stream.next(max(0, left))
+                if choices[i].finish:  # drawn before the engine heard of a stop string
+                    continue
+                new = choices[i].add(event)
+                if event.token is not None:
+                    clock.token()
+                if new.finish:
+                    server.worker.cancel(self.stream, i)
+                yield i, new
+            clock.end(self.answer.usage())
+        except asyncio.TimeoutError:
+            raise Refused(504, f"it took more than {server.seconds:g} s", code="timeout") from None
+        finally:
+            server.worker.cancel(self.stream)
+
+    async def whole(self) -> Json:
+        """The answer in one piece."""
+        told = [News() for _ in self.answer.choices]
+        async with aclosing(self.news()) as news:
+            async for i, new in news:
+                told[i].text += new.text
+                told[i].tokens += new.tokens
+                told[i].finish = new.finish
+        return self.answer.whole(told)
+
+    async def chunks(self, usage: bool) -> AsyncGenerator[bytes, None]:
+        """The answer as server-sent events; the last of a choice has nothing but its end."""
+        try:
+            async with aclosing(self.news()) as news:
+                async for i, new in news:
+                    for part in parts_of(new):
+                        yield sse(self.answer.chunk(i, part, usage))
+            if usage:
+                yield sse(self.answer.last())
+        except Exception as e:  # the status is sent: what went wrong is the last event
+            yield sse(refusal(e).body)
+        yield sse("[DONE]")
+
+
+def parts_of(news: News) -> list[News]:
+    """What is new as chunks have it: its text, its end."""
+    parts = [News(news.text, news.tokens)] if news.text or news.tokens else []
+    return parts + ([News(finish=news.finish)] if news.finish else [])

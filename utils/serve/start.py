@@ -1,0 +1,85 @@
+"""Start a server: models, an engine, a socket; and end it so that streams may finish."""
+
+import asyncio
+import socket
+import sys
+from argparse import Namespace
+from collections.abc import Sequence
+
+import uvicorn
+
+from model.generation.engine import Engine
+from utils.device import pick_device
+from utils.serve.app import make_app
+from utils.serve.errors import Stopping
+from utils.serve.guard import Limits
+from utils.serve.jobs import Server
+from utils.serve.metrics import Metrics
+from utils.serve.served import load_all
+from utils.serve.worker import Worker
+
+
+def note(line: str) -> None:
+    """Tell people."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that is bound. OSErrors name the address."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        sock.bind((host, port))
+    except OSError as e:
+        sock.close()
+        raise ValueError(f"{host}:{port}: {e.strerror}; choose another --port or --host") from None
+    return sock
+
+
+async def finish(server: uvicorn.Server, worker: Worker, grace: float) -> None:
+    """Once the server is told to end: no new requests, and `grace` seconds for those under way."""
+    while not server.should_exit:
+        await asyncio.sleep(0.1)
+    worker.stop()
+    await asyncio.sleep(grace)
+    worker.give_up(Stopping("the server has stopped"))
+
+
+async def serve(a: Namespace, names: Sequence[str]) -> None:
+    """Serve until a signal comes."""
+    sock = listen(a.host, a.port)  # before minutes of loading
+    served = load_all(names, pick_device(a.device).device, note)
+    models = {name: one.model for name, one in served.items()}
+    engine = Engine(models, rows=a.rows, queue=a.queue, prefix_bytes=a.prefix_mb * 1_000_000)
+    worker = Worker(engine)
+    shared = Server(served, worker, a.seconds, Metrics(engine))
+    limits = Limits(a.api_key, int(a.body_mb * 1_000_000))
+    app = make_app(shared, limits, a.cors, lambda: finish(uv, worker, a.grace))
+    raise_open_files(a.connections + 100)
+    config = uvicorn.Config(
+        app,
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        limit_concurrency=a.connections,
+        timeout_graceful_shutdown=int(a.grace) + 5,
+        backlog=a.connections,
+    )
+    uv = uvicorn.Server(config)
+    host = f"[{a.host}]" if ":" in a.host else a.host
+    print(f"http://{host}:{sock.getsockname()[1]}", flush=True)
+    note("Ctrl-C ends it")
+    await uv.serve([sock])
+
+
+def raise_open_files(n: int) -> None:
+    """Let this process have n files open, as far as the system does: each connection is one."""
+    if sys.platform == "win32":
+        return
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = n if hard == resource.RLIM_INFINITY else min(n, hard)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
