@@ -30,6 +30,7 @@ def parse(argv: Sequence[str] | None) -> Namespace:
     p.add_argument("--seconds", type=float, default=600, help="a request may take (default 600)")
     p.add_argument("--grace", type=float, default=10, help="seconds to finish in at the end")
     p.add_argument("--body-mb", type=float, default=4, help="the largest body (default 4)")
+    p.add_argument("--pace", type=float, default=30, help="seconds for a client to send or read")
     p.add_argument("--connections", type=int, default=2000, help="the most at once (default 2000)")
     p.add_argument("--cors", nargs="+", default=[], metavar="ORIGIN", help="pages elsewhere")
     p.add_argument("--device", default="auto", help="auto, cpu, cuda, mps")
@@ -40,7 +41,7 @@ def check(a: Namespace) -> None:
     """Raise ValueError for flags that make no sense."""
     if not 0 <= a.port < 65536:
         raise ValueError(f"port={a.port} must be from 0 to 65535")
-    for name in ("rows", "seconds", "grace", "body_mb", "connections"):
+    for name in ("rows", "seconds", "grace", "body_mb", "pace", "connections"):
         if not getattr(a, name) > 0:
             raise ValueError(f"{name}={getattr(a, name)} must be more than 0")
     for name in ("queue", "prefix_mb"):

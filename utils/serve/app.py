@@ -167,6 +167,7 @@ def make_app(
         server.encoder.shutdown()
 
     app = FastAPI(title="llm-tiny", lifespan=life, docs_url=None, redoc_url=None)
+    app.state.server = server
     for part in (add_writing, add_tokens, add_state):
         part(app, server)
     add_errors(app)

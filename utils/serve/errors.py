@@ -1,5 +1,7 @@
 """Errors as clients get them: an HTTP status and OpenAI's body."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from fastapi.exceptions import RequestValidationError
@@ -26,6 +28,15 @@ class Refused(Exception):
         error = {"message": message, "type": kind, "param": param, "code": code}
         self.body: dict[str, Any] = {"error": error}
         self.headers = {"Retry-After": RETRY_AFTER} if status in (429, 503) else {}
+
+
+@contextmanager
+def blaming(param: str) -> Iterator[None]:
+    """Say of which parameter a ValueError within is."""
+    try:
+        yield
+    except ValueError as e:
+        raise Refused(400, f"{param}: {e}", param, "invalid_value") from None
 
 
 def refusal(e: Exception) -> Refused:
@@ -55,7 +66,8 @@ def invalid(e: RequestValidationError) -> Refused:
         return Refused(400, "the body has to be a JSON object, sent as application/json")
     if first["type"] == "extra_forbidden":
         name = ".".join(where)
-        return Refused(400, f"the parameter {name} is not supported", name, "unsupported_parameter")
+        message = f"the parameter {name} is not supported"
+        return Refused(400, message, where[0], "unsupported_parameter")
     if first["type"] == "missing":
         return Refused(400, f"the parameter {'.'.join(where)} is missing", where[0])
     return Refused(400, f"{where[0]}: {first['msg']}", where[0], "invalid_value")

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from model.generation.requests import Request
 from utils.serve.answers import Answer, Json, sse
 from utils.serve.choices import Choice, News
-from utils.serve.errors import Refused, refusal
+from utils.serve.errors import Refused, blaming, refusal
 from utils.serve.metrics import Metrics
 from utils.serve.schema import ChatBody, CompletionBody, Writing
 from utils.serve.served import Served
@@ -65,14 +65,17 @@ def begun(body: Writing, served: Served, *, chat: bool, logprobs: bool) -> Plan:
 
 def add(plan: Plan, body: Writing, ids: list[int], steps: int, **how: Any) -> None:
     """Plan n texts that go on from one prompt."""
-    served = plan.answer.served
+    served, room = plan.answer.served, plan.answer.served.context
     if bad := [i for i in ids if i >= served.known]:
-        raise Refused(
-            400, f"id {bad[0]} is not one of the {served.known} of {served.name}", "prompt"
-        )
-    if len(ids) + steps > served.context:
-        message = f"{len(ids)} tokens of prompt and {steps} more exceed the {served.context} that "
-        message += f"{served.name} can have; {max(0, served.context - len(ids))} may be written"
+        message = f"prompt: id {bad[0]} is not one of the {served.known} of {served.name}"
+        raise Refused(400, message, "prompt", "invalid_value")
+    if len(ids) > room:
+        name = "messages" if plan.answer.chat else "prompt"
+        message = f"{name}: {len(ids)} tokens are more than the {room} that {served.name} reads"
+        raise Refused(400, message, name, "context_length_exceeded")
+    if len(ids) + steps > room:
+        message = f"max_tokens: after a prompt of {len(ids)} tokens {served.name} can write "
+        message += f"{room - len(ids)}, not {steps}"
         raise Refused(400, message, "max_tokens", "context_length_exceeded")
     same = {name: getattr(body, name) for name in SAMPLING}
     for i in range(body.n):
@@ -90,7 +93,8 @@ async def plan_completion(server: Server, body: CompletionBody) -> Plan:
     score = body.echo and body.logprobs is not None
     for prompt in body.prompts:
         typed = isinstance(prompt, str)
-        ids = await server.encode(served.start, prompt) if isinstance(prompt, str) else prompt
+        with blaming("prompt"):
+            ids = await server.encode(served.start, prompt) if isinstance(prompt, str) else prompt
         add(plan, body, ids, body.max_tokens, stop=served.ends, top=body.logprobs, score=score)
         unseen = int(typed and served.end is not None)  # <|endoftext|>, which nobody typed
         echo = served.text(ids[unseen:]) if body.echo else ""
@@ -108,8 +112,9 @@ async def plan_chat(server: Server, body: ChatBody) -> Plan:
     plan = begun(body, served, chat=True, logprobs=body.logprobs)
     messages = [{"role": m.role, "content": m.text} for m in body.messages]
     # in the engine's thread: rendering limits the memory of the whole process for a moment
-    text = await server.worker.call(served.render, messages)
-    ids = await server.encode(served.chat_ids, text)
+    with blaming("messages"):
+        text = await server.worker.call(served.render, messages)
+        ids = await server.encode(served.chat_ids, text)
     steps = body.max_completion_tokens
     steps = body.max_tokens if steps is None else steps
     steps = max(0, served.context - len(ids)) if steps is None else steps

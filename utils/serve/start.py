@@ -4,7 +4,7 @@ import asyncio
 import socket
 import sys
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import uvicorn
 
@@ -15,7 +15,7 @@ from utils.serve.errors import Stopping
 from utils.serve.guard import Limits
 from utils.serve.jobs import Server
 from utils.serve.metrics import Metrics
-from utils.serve.served import load_all
+from utils.serve.served import Served, load_all
 from utils.serve.worker import Worker
 
 
@@ -46,17 +46,14 @@ async def finish(server: uvicorn.Server, worker: Worker, grace: float) -> None:
     worker.give_up(Stopping("the server has stopped"))
 
 
-async def serve(a: Namespace, names: Sequence[str]) -> None:
-    """Serve until a signal comes."""
-    sock = listen(a.host, a.port)  # before minutes of loading
-    served = load_all(names, pick_device(a.device).device, note)
+def make_server(served: Mapping[str, Served], a: Namespace) -> uvicorn.Server:
+    """A server of models by the flags of `python -m utils.serve`, not started yet."""
     models = {name: one.model for name, one in served.items()}
     engine = Engine(models, rows=a.rows, queue=a.queue, prefix_bytes=a.prefix_mb * 1_000_000)
     worker = Worker(engine)
     shared = Server(served, worker, a.seconds, Metrics(engine))
-    limits = Limits(a.api_key, int(a.body_mb * 1_000_000))
-    app = make_app(shared, limits, a.cors, lambda: finish(uv, worker, a.grace))
-    raise_open_files(a.connections + 100)
+    limits = Limits(a.api_key, int(a.body_mb * 1_000_000), a.pace)
+    app = make_app(shared, limits, a.cors, lambda: finish(server, worker, a.grace))
     config = uvicorn.Config(
         app,
         log_level="warning",
@@ -66,11 +63,23 @@ async def serve(a: Namespace, names: Sequence[str]) -> None:
         timeout_graceful_shutdown=int(a.grace) + 5,
         backlog=a.connections,
     )
-    uv = uvicorn.Server(config)
-    host = f"[{a.host}]" if ":" in a.host else a.host
-    print(f"http://{host}:{sock.getsockname()[1]}", flush=True)
+    server = uvicorn.Server(config)
+    return server
+
+
+async def serve(a: Namespace, names: Sequence[str]) -> None:
+    """Serve runs until a signal comes."""
+    sock = listen(a.host, a.port)  # before minutes of loading
+    server = make_server(load_all(names, pick_device(a.device).device, note), a)
+    raise_open_files(a.connections + 100)
+    print(f"http://{address(a.host)}:{sock.getsockname()[1]}", flush=True)
     note("Ctrl-C ends it")
-    await uv.serve([sock])
+    await server.serve([sock])
+
+
+def address(host: str) -> str:
+    """A host as URLs have it."""
+    return f"[{host}]" if ":" in host else host
 
 
 def raise_open_files(n: int) -> None:

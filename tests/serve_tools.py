@@ -1,0 +1,87 @@
+"""A server in a thread of the tests' own process, and what its tests ask of it."""
+
+import asyncio
+import json
+import re
+import threading
+import time
+from contextlib import contextmanager
+
+import httpx
+import torch
+
+from utils.serve.__main__ import check, parse
+from utils.serve.served import load_all
+from utils.serve.start import listen, make_server
+
+FLAGS = ["--port", "0", "--grace", "1"]
+
+
+class Running:
+    """A server that runs: its address, a client, the engine behind it."""
+
+    def __init__(self, uv, port):
+        self.uv, self.url = uv, f"http://127.0.0.1:{port}"
+        self.port = port
+        self.server = uv.config.app.state.server
+        self.worker, self.engine = self.server.worker, self.server.worker.engine
+        self.http = httpx.Client(base_url=self.url, timeout=30)
+
+    def ask(self, path="/v1/completions", **body):
+        """Post a body, which has to be answered well."""
+        answer = self.http.post(path, json={"model": next(iter(self.server.served)), **body})
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    def refused(self, path="/v1/completions", **body):
+        """Post a body, which has to be refused: (status, error)."""
+        answer = self.http.post(path, json={"model": next(iter(self.server.served)), **body})
+        assert answer.status_code >= 400, answer.text
+        return answer.status_code, answer.json()["error"]
+
+    def stream(self, path="/v1/completions", **body):
+        """The events of a stream."""
+        body = {"model": next(iter(self.server.served)), "stream": True, **body}
+        with self.http.stream("POST", path, json=body) as answer:
+            assert answer.status_code == 200, answer.read()
+            assert answer.headers["content-type"].startswith("text/event-stream")
+            lines = [line for line in answer.iter_lines() if line]
+        assert all(line.startswith("data: ") for line in lines)
+        assert lines[-1] == "data: [DONE]"
+        return [json.loads(line[6:]) for line in lines[:-1]]
+
+    def counted(self, name):
+        """A number of /metrics."""
+        text = self.http.get("/metrics").text
+        return float(re.search(rf"^llm_tiny_{name} (.*)$", text, re.M)[1])
+
+    def wait_until_idle(self, seconds=10):
+        """Nothing is under way, and nothing waits."""
+        end = time.monotonic() + seconds
+        while self.counted("running") or self.counted("waiting"):
+            assert time.monotonic() < end, "texts are still under way"
+            time.sleep(0.02)
+        assert not self.worker.streams
+
+
+@contextmanager
+def running(*runs, flags=()):
+    """A server of some runs."""
+    a = parse([*FLAGS, *flags])
+    check(a)
+    served = load_all([str(run) for run in runs], torch.device("cpu"), lambda line: None)
+    uv = make_server(served, a)
+    sock = listen(a.host, a.port)
+    thread = threading.Thread(target=lambda: asyncio.run(uv.serve([sock])))
+    thread.start()
+    try:
+        while not uv.started:
+            assert thread.is_alive()
+            time.sleep(0.01)
+        server = Running(uv, sock.getsockname()[1])
+        yield server
+        server.http.close()
+    finally:
+        uv.should_exit = True
+        thread.join(20)
+        assert not thread.is_alive(), "the server does not stop"
