@@ -28,6 +28,7 @@ def nucleus(p: Tensor, top_p: float) -> Tensor:  # exercise: top-p
     """Which make up the smallest set of the likeliest whose mass reaches top_p, (B,V) bool."""
     mass, ids = p.sort(dim=-1, descending=True, stable=True)
     kept = mass.cumsum(-1) - mass < top_p  # stays while the mass before it is short of top_p
+    kept[:, 0] = True  # a top_p of 1e-50 is 0 in float32
     return torch.empty_like(kept).scatter_(-1, ids, kept)
 
 
