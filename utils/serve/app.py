@@ -16,9 +16,31 @@ from utils.serve.errors import Refused, refusal
 from utils.serve.files import add_page
 from utils.serve.guard import Guard, Limits
 from utils.serve.jobs import Job, Plan, Server, plan_chat, plan_completion
-from utils.serve.schema import ChatBody, CompletionBody, DetokenizeBody, TokenizeBody, Writing
+from utils.serve.schema import (
+    ChatBody,
+    CompletionBody,
+    DetokenizeBody,
+    ErrorBody,
+    TokenizeBody,
+    Writing,
+)
 
 T = TypeVar("T")
+ERRORS: dict[int | str, dict[str, Any]] = {
+    status: {"model": ErrorBody, "description": what}
+    for status, what in {
+        400: "a parameter is wrong, missing or not supported; `param` names it",
+        401: "the API key is missing or wrong",
+        404: "no such model",
+        408: "the body did not come in time",
+        413: "the body is too large",
+        429: "all rows and the queue are full; come back after Retry-After seconds",
+        500: "a fault of the server; its log says more",
+        503: "the server is stopping",
+        504: "the answer took too long",
+    }.items()
+}
+STREAM: dict[int | str, dict[str, Any]] = {200: {"content": {"text/event-stream": {}}}}
 GONE = 499  # nginx's status for a client that has left: for the log alone
 
 
@@ -99,12 +121,12 @@ def add_writing(app: FastAPI, server: Server) -> None:
         ]
         return {"object": "list", "data": data}
 
-    @app.post("/v1/completions")
+    @app.post("/v1/completions", responses=STREAM)
     async def completions(body: CompletionBody, request: Request) -> Response:
         """Go on from a prompt."""
         return await answered(server, body, await plan_completion(server, body), request)
 
-    @app.post("/v1/chat/completions")
+    @app.post("/v1/chat/completions", responses=STREAM)
     async def chat(body: ChatBody, request: Request) -> Response:
         """Answer a conversation."""
         return await answered(server, body, await plan_chat(server, body), request)
@@ -146,10 +168,20 @@ def add_state(app: FastAPI, server: Server) -> None:
             raise Refused(503, "the server is stopping", code="stopping")
         return JSONResponse({"status": "ok"})
 
-    @app.get("/metrics")
+    @app.get("/metrics", response_class=PlainTextResponse)
     async def metrics() -> Response:
         """For Prometheus."""
         return PlainTextResponse(server.metrics.text(), media_type="text/plain; version=0.0.4")
+
+
+def describe(app: FastAPI, names: list[str]) -> None:
+    """Let /openapi.json name the models, and no 422: a wrong body has the status 400 here."""
+    described = app.openapi()
+    for path in described["paths"].values():
+        for operation in path.values():
+            operation["responses"].pop("422", None)
+    for body in "CompletionBody", "ChatBody":
+        described["components"]["schemas"][body]["properties"]["model"]["enum"] = names
 
 
 def make_app(
@@ -166,12 +198,13 @@ def make_app(
         await asyncio.to_thread(server.worker.end)
         server.encoder.shutdown()
 
-    app = FastAPI(title="llm-tiny", lifespan=life, docs_url=None, redoc_url=None)
+    app = FastAPI(title="llm-tiny", lifespan=life, docs_url=None, redoc_url=None, responses=ERRORS)
     app.state.server = server
     for part in (add_writing, add_tokens, add_state):
         part(app, server)
     add_errors(app)
     add_page(app)
+    describe(app, list(server.served))
     app.add_middleware(Guard, limits=limits, count=server.metrics.answer)
     if origins:
         headers = ["Authorization", "Content-Type"]

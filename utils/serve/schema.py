@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 MOST_STOPS, MOST_TOP, MOST_N = 4, 20, 128
 
-Id = Annotated[int, Field(ge=0, le=2**31, strict=True)]
+Id = Annotated[int, Field(ge=0, le=2**31)]
 Ids = Annotated[list[Id], Field(min_length=1)]
 Prompts = Annotated[list[str] | list[Ids], Field(min_length=1, max_length=MOST_N)]
 Stop = Annotated[str, Field(min_length=1)]
@@ -122,3 +122,18 @@ class DetokenizeBody(Body):
 
     tokens: list[Id]
     model: str | None = None
+
+
+class ErrorFields(BaseModel):
+    """What went wrong."""
+
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+
+
+class ErrorBody(BaseModel):
+    """The body of every answer that is an error."""
+
+    error: ErrorFields
