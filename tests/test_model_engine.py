@@ -267,6 +267,19 @@ def test_cancelling_frees_the_row_at_once():
     assert not engine.cancel(99)
 
 
+def test_rows_that_have_grown_are_moved_when_a_text_is_dropped():
+    """Tensors made while texts are written may be changed only in inference mode: it was left."""
+    m = model(block_size=400)
+    engine = Engine(m, rows=2)
+    first, second = (engine.submit(Request([i], 390, temperature=0)) for i in (1, 2))
+    told = {}
+    for _ in range(300):
+        collect(engine.step(), told)
+    assert engine.cancel(first)
+    collect(engine.run(), told)
+    assert told[second][0] == alone(m, Request([2], 390, temperature=0))
+
+
 @pytest.mark.parametrize(("how", "said"), [
     ({"ids": []}, "one at least"),
     ({"ids": [V]}, f"ids from 0 to {V - 1}"),

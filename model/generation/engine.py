@@ -181,7 +181,8 @@ class Engine:
             if text.number == number:
                 self.waiting.remove(text)
                 return True
-        return any(batch.cancel(number) for batch in self.batches.values())
+        with torch.inference_mode():  # rows are moved, and were made in it
+            return any(batch.cancel(number) for batch in self.batches.values())
 
     @property
     def room(self) -> int:

@@ -160,6 +160,8 @@ class Job:
             clock.end(self.answer.usage())
         except asyncio.TimeoutError:
             raise Refused(504, f"it took more than {server.seconds:g} s", code="timeout") from None
+        except Exception as e:  # what ended the engine's work is said in its log
+            raise refusal(e) from e
         finally:
             server.worker.cancel(self.stream)
 

@@ -5,6 +5,7 @@ import socket
 import sys
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 
 import uvicorn
 
@@ -69,12 +70,12 @@ def make_server(served: Mapping[str, Served], a: Namespace) -> uvicorn.Server:
 
 async def serve(a: Namespace, names: Sequence[str]) -> None:
     """Serve runs until a signal comes."""
-    sock = listen(a.host, a.port)  # before minutes of loading
-    server = make_server(load_all(names, pick_device(a.device).device, note), a)
-    raise_open_files(a.connections + 100)
-    print(f"http://{address(a.host)}:{sock.getsockname()[1]}", flush=True)
-    note("Ctrl-C ends it")
-    await server.serve([sock])
+    with closing(listen(a.host, a.port)) as sock:  # before minutes of loading
+        server = make_server(load_all(names, pick_device(a.device).device, note), a)
+        raise_open_files(a.connections + 100)
+        print(f"http://{address(a.host)}:{sock.getsockname()[1]}", flush=True)
+        note("Ctrl-C ends it")
+        await server.serve([sock])
 
 
 def address(host: str) -> str:

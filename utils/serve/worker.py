@@ -132,21 +132,23 @@ class Worker:
         self.jobs.put(lambda: self.fail(error))
 
     def work(self) -> None:
-        """The thread: jobs, a step, its events; it waits where there is nothing to do."""
+        """The thread: jobs, then a step; it waits where there is nothing to do."""
         while not self.ended:
             idle = not (self.engine.waiting or self.engine.under_way)
             try:
-                self.jobs.get(block=idle)()
-                continue  # there may be more
+                job = self.jobs.get(block=idle)
             except queue.Empty:
-                pass
+                job = self.step
             try:
-                events = self.engine.step()
+                job()
             except Exception as e:  # out of memory, say: who was under way is told, others come
-                logger.exception("a step failed")
+                logger.exception("the engine failed")
                 self.fail(e)
-                continue
-            self.loop.call_soon_threadsafe(self.deliver, events)
+
+    def step(self) -> None:
+        """Step the engine, and have its events passed on."""
+        events = self.engine.step()
+        self.loop.call_soon_threadsafe(self.deliver, events)
 
     def deliver(self, events: Sequence[Event]) -> None:
         """Pass events on, in the event loop."""
