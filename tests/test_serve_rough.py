@@ -94,14 +94,15 @@ def test_who_leaves_the_queue_is_out_of_it(server, stream):
 
 
 def test_who_reads_nothing_holds_nobody_up(server):
-    """A stream of some megabytes that nobody reads: its row is free when it is drawn, not read."""
-    with connect(server) as sock:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        body = {**LONG, "logprobs": 20, "return_token_ids": True, "max_tokens": 1500}
+    """16 MB that nobody reads, more than the system keeps: cut after --pace, and the row is free."""
+    with socket.socket() as sock:
+        sock.settimeout(20)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+        sock.connect(("127.0.0.1", server.port))
+        body = {**LONG, "logprobs": 20, "return_token_ids": True, "max_tokens": 1500, "n": 4}
         sock.sendall(request(**body))
         assert server.ask(prompt="b", max_tokens=20)["usage"]["completion_tokens"] == 20
-        server.wait_until_idle(20)
-        time.sleep(1.5)  # the pace is 1 s: the connection is cut
+        server.wait_until_idle()
         assert b"[DONE]" not in all_of(sock)
     assert server.http.get("/health").status_code == 200
 
