@@ -17,7 +17,7 @@ PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c .ci/co
 CODE = tok model data utils tests *.py
 
 .DEFAULT_GOAL = help
-.PHONY: help train sample eval plot sweep bench import export numpy bpe-train tokenizers exercise failures ladder format lint test test-slow clean
+.PHONY: help train sample eval plot sweep bench serve import export numpy bpe-train tokenizers exercise failures ladder format lint test test-slow clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-10s %s\n", $$1, $$2}'
@@ -31,6 +31,11 @@ $(VENV)/.installed: pyproject.toml .ci/constraints.txt
 $(VENV)/.installed-hub: $(VENV)/.installed
 	@echo "installing what other programs' files need"
 	@$(PIP) -e '.[hub]'
+	@touch $@
+
+$(VENV)/.installed-serve: $(VENV)/.installed
+	@echo "installing what the server needs"
+	@$(PIP) -e '.[serve]'
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed
@@ -55,6 +60,9 @@ sweep: $(VENV)/.installed ## try combinations: ARGS="--lr 1e-3 3e-3 --n_layer 2 
 
 bench: $(VENV)/.installed ## tokens per second and memory
 	$(BIN)/python bench.py $(ARGS)
+
+serve: $(VENV)/.installed-serve ## a page and OpenAI's API: RUN=tiny ARGS="--port 8000"
+	@$(BIN)/python -m utils.serve $(if $(RUN),--run $(RUN)) $(ARGS)
 
 import: $(VENV)/.installed-hub ## a pretrained model becomes a run: SOURCE=smollm2 RUN=smollm2
 	$(BIN)/python -m utils.hub import $(SOURCE) $(if $(RUN),--run $(RUN)) $(ARGS)

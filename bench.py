@@ -5,6 +5,7 @@
     python bench.py --nanogpt ../nanoGPT        # a checkout of nanoGPT, in the same run
     python bench.py --only tokenizer --peers --text my.txt --vocab 4096
     python bench.py --run smollm2               # how fast a run writes, beside transformers
+    python bench.py --run smollm2 --only serve  # a server and its clients
     python bench.py --only busy --nanogpt ../nanoGPT    # steps beside 0, 1 and 2 busy programs
     python bench.py --profile runs/trace        # where the time goes, for Perfetto or TensorBoard
 
@@ -32,8 +33,10 @@ BENCHES = {  # name, as in `RACES`: the unit of its rates, what further figures 
     "attention": ("tok/s", EFFORT),
     "tokenizer": ("MB/s", ()),
     "busy": ("tok/s", ()),
+    "serve": ("tok/s", ()),
 }
-USUAL = [name for name in BENCHES if name not in ("busy", "run")]
+OF_RUN = {"run", "serve"}
+USUAL = [name for name in BENCHES if name not in ("busy", *OF_RUN)]
 
 
 def short(value: float) -> str:
@@ -69,10 +72,11 @@ def line(row: dict[str, Any], work: str, more: Sequence[str]) -> str:
 def parse(argv: Sequence[str] | None) -> Namespace:
     """Read the flags."""
     p = Parser(prog="bench.py", description=__doc__)
+    p.add_argument("--only", nargs="+", choices=[*BENCHES], help=f"default: {' '.join(USUAL)}")
+    p.add_argument("--run", help="measure instead how fast this run writes, or is served")
     p.add_argument(
-        "--only", nargs="+", choices=[*USUAL, "busy"], help="which (default: all but busy)"
+        "--peer", metavar="URL", help="another server with the same weights, beside ours"
     )
-    p.add_argument("--run", help="measure instead how fast this run writes")
     p.add_argument("--runs", type=int, help="counted rounds; default: 4 seconds of them, 3 to 15")
     p.add_argument("--nanogpt", metavar="DIR", help="a checkout of nanoGPT to measure beside")
     p.add_argument("--peers", action="store_true", help="also tokenizers, tiktoken, transformers")
@@ -84,9 +88,9 @@ def parse(argv: Sequence[str] | None) -> Namespace:
     p.add_argument("--device", default="auto", help="auto, cpu, cuda, mps")
     p.add_argument("--dtype", default="auto", help="auto, float32, bfloat16, float16")
     a = p.parse_args(argv)
-    if a.run and a.only:
-        raise ValueError("--run measures that run alone; leave out --only")
-    a.only = ["run"] if a.run else a.only or USUAL
+    a.only = a.only or (["run"] if a.run else USUAL)
+    if set(a.only) - OF_RUN if a.run else set(a.only) & OF_RUN:
+        raise ValueError("--run goes with --only run or serve, and these with --run")
     if a.runs is not None and a.runs < 1:
         raise ValueError(f"runs={a.runs} must be at least 1")
     if a.nanogpt and not Path(a.nanogpt, "model.py").is_file():

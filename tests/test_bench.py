@@ -326,7 +326,8 @@ def test_bench_of_a_run_beside_transformers(toys, toy_run, capfd, monkeypatch, e
     assert rows == [("run", f"6 tokens after {T}", name) for T in (3, 12) for name in who]
     assert people.count("  both write the same tokens after 12") == 1
     assert all(r["rate"] == pytest.approx(6e3 / r["ms"]) for r in found["results"])
-    assert "leave out --only" in error_of(bench.main, "--run", "own", "--only", "write")
+    said = error_of(bench.main, "--run", "own", "--only", "write")
+    assert "--run goes with --only run or serve" in said
 
 
 def test_an_mfu_is_told_of_a_named_peak(toys, capfd, monkeypatch):
@@ -360,3 +361,22 @@ def test_a_trace_gives_what_was_dearest(tmp_path):
 def test_every_race_has_a_table():
     assert list(bench.BENCHES) == list(races.RACES)
     assert "busy" not in bench.parse([]).only
+
+
+def test_bench_of_a_server_beside_another(tmp_path, capfd, monkeypatch):
+    """Ours in a process of its own, and by --peer any other; here a second one of ours."""
+    import hub_models
+    from serve_tools import running
+
+    hub_models.make_run(tmp_path / "toy", "llama", block_size=400)
+    (tmp_path / "my.txt").write_text("The fox jumps. " * 99, encoding="utf-8")
+    monkeypatch.setattr("utils.bench.races.LOADS", (1, 2))
+    flags = ["--run", f"{tmp_path}/toy", "--only", "serve", "--runs", "1", "--device", "cpu"]
+    with running(tmp_path / "toy") as server:
+        flags += ["--peer", server.url, "--text", f"{tmp_path}/my.txt", "--dtype", "float32"]
+        assert bench.main(flags) == 0
+    out = capfd.readouterr().out
+    rows = json.loads(out.splitlines()[-1])["results"]
+    who = [row["who"] for row in rows]
+    assert {"at once", "in turn", "peer, at once", "peer, in turn", "generate"} <= set(who)
+    assert len([line for line in out.splitlines() if " clients " in line]) == 4

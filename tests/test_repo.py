@@ -27,7 +27,7 @@ ORDER = {  # inside a room: what stands earlier may not import what stands later
     "data": "text hashes download store encode overlap phases loader permutation sampler prepare "
     "mixture plots stories",
     "utils": "device recipe config runs distributed training writing reporting hub ladder bench "
-    "flags session forecast",
+    "flags session forecast serve",
 }
 COMMANDS = {"chaos", "exercises", "failures", "judge", "plot", "tokenizer_report"}  # python -m
 COMMANDS |= {"settings_table"}  # they stand on top of all

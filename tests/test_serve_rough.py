@@ -94,7 +94,7 @@ def test_who_leaves_the_queue_is_out_of_it(server, stream):
 
 
 def test_who_reads_nothing_holds_nobody_up(server):
-    """16 MB that nobody reads, more than the system keeps: cut after --pace, and the row is free."""
+    """16 MB that nobody reads, more than a system keeps: cut after --pace, its rows are free."""
     with socket.socket() as sock:
         sock.settimeout(20)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)

@@ -4,6 +4,7 @@ import contextlib
 import importlib.util
 import io
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +102,17 @@ class SameInTransformers:
         with torch.inference_mode():
             ids = self.model.generate(prompt, attention_mask=mask, **length, **how)
         return list(ids[0, prompt.size(1) :].tolist())
+
+
+def same_in_transformers(model: TinyGPT, say: Callable[[str], object]) -> SameInTransformers | None:
+    """The same model in transformers; None, and why, where it cannot be had."""
+    if not transformers_installed():
+        return None
+    try:
+        return SameInTransformers(model)
+    except ValueError as e:
+        say(f"  without transformers: {e}")
+        return None
 
 
 def learn_with_tokenizers(text: str, vocab: int) -> Any:

@@ -3,6 +3,7 @@
 Each takes the flags, the device, its limits and `say`, for messages on the way.
 """
 
+import itertools
 from argparse import Namespace
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
@@ -25,7 +26,19 @@ from utils.bench.peers import (
     SameInTransformers,
     Transformers,
     learn_with_tokenizers,
+    same_in_transformers,
     transformers_installed,
+)
+from utils.bench.serving import (
+    CLIENTS,
+    LOADS,
+    WRITTEN,
+    Client,
+    at_once,
+    in_turn,
+    served,
+    told,
+    under_load,
 )
 from utils.bench.timing import summary, take_turns
 from utils.bench.workloads import Shape, gpt, peak_of_steps, stepper, writer
@@ -48,6 +61,7 @@ WRITE: dict[str, tuple[Shape, tuple[int, int]]] = (
 )
 BLOCKS: dict[str, Shape] = {f"{T}": (4, 4, 128, T, 2048 // T, 65) for T in (128, 256, 512, 1024)}
 PROMPTS, ANSWER = (32, 512), 128  # tokens that a run of one's own reads, and then writes
+PREFIX = 1000  # tokens that many prompts begin with
 SECONDS = 4  # of a race, where --runs does not say how long
 
 
@@ -148,7 +162,7 @@ def bench_write(a: Namespace, device: Device, limits: Limits, say: Say) -> Itera
 def bench_run(a: Namespace, device: Device, limits: Limits, say: Say) -> Iterator[Race]:
     """A run of one's own writes the likeliest tokens after prompts, beside transformers."""
     model = few_rows(merged(load_model(run_dir(a.run))[0]).to(device.device)).eval()
-    c, peer = model.config, SameInTransformers(model) if transformers_installed() else None
+    c, peer = model.config, same_in_transformers(model, say)
     for T in (T for T in PROMPTS if c.block_size >= T + ANSWER):
         prompt = torch.randint(c.vocab_size, (1, T), generator=torch.Generator().manual_seed(0))
         prompt = prompt.to(device.device)
@@ -209,6 +223,58 @@ def bench_busy(a: Namespace, device: Device, limits: Limits, say: Say) -> Iterat
                 yield Race(f"4x128, {n} busy beside", processes, amount, warmup=1)
 
 
+def bench_serve(a: Namespace, device: Device, limits: Limits, say: Say) -> Iterator[Race]:
+    """Our server with a run, and another server's (--peer) with the same weights beside it."""
+    model, tokenizer, _ = load_model(run_dir(a.run))
+    text = read_text(a.text)
+    sentences = text.split(". ")[: CLIENTS * 2]
+    prompts = [f"{s}. Then" for s in sentences[:CLIENTS]]
+    with ExitStack() as stack:
+        ours = stack.enter_context(served(a.run, a.device))
+        clients = {"": ours} | ({"peer, ": Client(a.peer)} if a.peer else {})
+        contenders: dict[str, Any] = {}
+        for name, client in clients.items():
+            write = partial(client.ask, tokens=WRITTEN)
+            contenders[f"{name}at once"] = at_once(write, prompts)
+            contenders[f"{name}in turn"] = in_turn(write, prompts)
+        if peer := same_in_transformers(merged(model), say):
+            other = partial(in_transformers, peer, tokenizer)
+            contenders["transformers"] = in_turn(other, prompts)
+        yield Race(f"{CLIENTS} x {WRITTEN} tokens", contenders, CLIENTS * WRITTEN, warmup=1)
+        alone = few_rows(merged(model).to(device.device)).eval()
+        one: dict[str, Any] = {"generate": partial(write_after, alone, tokenizer, prompts[0])}
+        one |= {f"{n}client": partial(c.ask, prompts[0], ANSWER) for n, c in clients.items()}
+        yield Race(f"one text, {ANSWER} tokens", one, ANSWER, warmup=1)
+        if model.config.block_size > PREFIX:
+            known, numbers = long_prompt(tokenizer, text, 0), itertools.count(1)
+            first = {
+                "new prompt": lambda: ours.ask(long_prompt(tokenizer, text, next(numbers)), 1),
+                "known": lambda: ours.ask(known, 1),
+            }
+            yield Race(f"{PREFIX} tokens, then 1", first, 1, warmup=1)
+        for name, client in clients.items():
+            say(f"{name or 'ours, '}{WRITTEN} tokens each; times at 50 and 95 %")
+            for n in LOADS:
+                say(told(under_load(client, prompts, n)))
+
+
+def in_transformers(peer: SameInTransformers, tokenizer: tok.Tokenizer, prompt: str) -> list[int]:
+    """The likeliest ids after a text, by transformers."""
+    ids = torch.tensor([tokenizer.encode(prompt)], device=peer.model.device)
+    return peer.write(ids, WRITTEN)
+
+
+def write_after(model: TinyGPT, tokenizer: tok.Tokenizer, prompt: str) -> list[int]:
+    """The likeliest ids after a text."""
+    ids = torch.tensor([tokenizer.encode(prompt)], device=model.tok_emb.weight.device)
+    return greedy(model, ids)
+
+
+def long_prompt(tokenizer: tok.Tokenizer, text: str, i: int) -> str:
+    """A text of PREFIX tokens; each i begins it otherwise."""
+    return f"{i} " + tokenizer.decode(tokenizer.encode(text[: PREFIX * 8])[: PREFIX - 3])
+
+
 RACES = {  # what bench.py takes for --only
     "train": bench_train,
     "write": bench_write,
@@ -216,4 +282,5 @@ RACES = {  # what bench.py takes for --only
     "attention": bench_attention,
     "tokenizer": bench_tokenizer,
     "busy": bench_busy,
+    "serve": bench_serve,
 }

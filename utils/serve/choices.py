@@ -105,9 +105,7 @@ def columns(tokenizer: Tokenizer, tokens: Sequence[Token], offset: int) -> dict[
     for token in tokens:
         offsets.append(offset)
         offset += len(characters.decode(tokenizer.decode_bytes([token.id])))
-        top: dict[str, float] = {}
-        for i, logprob in token.top.items():  # of two ids with one name the likelier counts
-            top.setdefault(piece_of(tokenizer, i), logprob)
+        top = {piece_of(tokenizer, i): logprob for i, logprob in token.top.items()}
         if token.logprob is not None:
             top.setdefault(piece_of(tokenizer, token.id), token.logprob)
         tops.append(None if token.logprob is None else top)

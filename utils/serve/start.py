@@ -19,6 +19,8 @@ from utils.serve.metrics import Metrics
 from utils.serve.served import Served, load_all
 from utils.serve.worker import Worker
 
+BACKLOG = 2048  # connections that wait to be taken
+
 
 def note(line: str) -> None:
     """Tell people."""
@@ -26,12 +28,13 @@ def note(line: str) -> None:
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A socket that is bound. OSErrors name the address."""
+    """A socket that listens. ValueError where it cannot."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     sock = socket.socket(family, socket.SOCK_STREAM)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         sock.bind((host, port))
+        sock.listen(BACKLOG)  # who comes while models are loaded waits
     except OSError as e:
         sock.close()
         raise ValueError(f"{host}:{port}: {e.strerror}; choose another --port or --host") from None
@@ -62,7 +65,7 @@ def make_server(served: Mapping[str, Served], a: Namespace) -> uvicorn.Server:
         server_header=False,
         limit_concurrency=a.connections,
         timeout_graceful_shutdown=int(a.grace) + 5,
-        backlog=a.connections,
+        backlog=BACKLOG,
     )
     server = uvicorn.Server(config)
     return server
