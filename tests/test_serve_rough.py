@@ -1,6 +1,7 @@
 """What clients do to a server: they leave, dawdle, flood it. It stands, and others' texts go on."""
 
 import asyncio
+import gc
 import json
 import os
 import signal
@@ -9,6 +10,8 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import hub_models
 import pytest
@@ -256,3 +259,38 @@ def test_an_address_that_is_taken(error_of, run, server):
 
     said = error_of(main, "--run", run, "--port", server.port)
     assert f"127.0.0.1:{server.port}: Address already in use" in said
+
+
+def resident():
+    """Bytes of this process in main memory."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs /proc")
+def test_two_thousand_requests_leave_nothing_behind(run):
+    """Of all lengths, streamed or not, one of five abandoned; memory is that of the first 500."""
+    with running(run, flags=["--queue", "100", "--prefix-mb", "4"]) as server:
+
+        def ask(i):
+            body = {"prompt": f"{i} the dog " * (i % 40 + 1), "max_tokens": i % 30}
+            if i % 5:
+                done = server.ask if i % 2 else server.stream
+                assert done(**body)
+                return
+            with connect(server) as sock:
+                sock.sendall(request(**body, stream=bool(i % 2)))
+                sock.recv(10)
+
+        held = []
+        with ThreadPoolExecutor(16) as pool:
+            for n in range(0, 2000, 500):
+                list(pool.map(ask, range(n, n + 500)))
+                server.wait_until_idle()
+                gc.collect()
+                held.append(resident())
+        store = server.engine.batches["toy"].prefixes
+        assert 0 < store.bytes <= store.most_bytes
+        assert not server.worker.streams
+        assert held[-1] - held[0] < 30e6, held
