@@ -17,7 +17,7 @@ PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c .ci/co
 CODE = tok model data utils tests *.py
 
 .DEFAULT_GOAL = help
-.PHONY: help train sample eval plot sweep bench serve import export numpy bpe-train tokenizers exercise failures ladder format lint test test-slow clean
+.PHONY: help train sample eval plot sweep bench serve import export numpy bpe-train tokenizers exercise failures ladder look format lint test test-slow clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-10s %s\n", $$1, $$2}'
@@ -87,6 +87,9 @@ failures: $(VENV)/.installed ## trainings that fail on purpose, and their cures:
 
 ladder: $(VENV)/.installed ## from counting to the Transformer on one text: TEXT=data/tiny.txt
 	@$(BIN)/python -m utils.ladder --data $(TEXT) $(ARGS)
+
+look: $(VENV)/.installed ## a picture of every head, losses, logit lens: RUN=tiny PROMPT="One day"
+	@$(BIN)/python -m utils.look $(RUN) "$$PROMPT" $(ARGS)
 
 format: $(VENV)/.installed-dev ## put the code into shape
 	$(BIN)/ruff check --fix $(CODE)
