@@ -17,7 +17,7 @@ PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c .ci/co
 CODE = tok model data utils tests *.py
 
 .DEFAULT_GOAL = help
-.PHONY: help train sample eval plot sweep bench serve import export numpy bpe-train tokenizers exercise failures ladder look format lint test test-slow clean
+.PHONY: help train sample eval plot sweep bench serve import export numpy bpe-train tokenizers exercise failures ladder look notebooks format lint test test-slow clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-10s %s\n", $$1, $$2}'
@@ -91,12 +91,15 @@ ladder: $(VENV)/.installed ## from counting to the Transformer on one text: TEXT
 look: $(VENV)/.installed ## a picture of every head, losses, logit lens: RUN=tiny PROMPT="One day"
 	@$(BIN)/python -m utils.look $(RUN) "$$PROMPT" $(ARGS)
 
+notebooks: $(VENV)/.installed-dev ## run docs/notebooks and keep what they show: ARGS=2_attention
+	@$(BIN)/python -m utils.notebooks $(ARGS)
+
 format: $(VENV)/.installed-dev ## put the code into shape
 	$(BIN)/ruff check --fix $(CODE)
 	$(BIN)/black $(CODE)
 
 lint: $(VENV)/.installed-dev ## style and types
-	$(BIN)/ruff check $(CODE)
+	$(BIN)/ruff check $(CODE) docs/notebooks
 	$(BIN)/black --check $(CODE)
 	$(BIN)/mypy
 

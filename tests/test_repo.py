@@ -29,7 +29,7 @@ ORDER = {  # inside a room: what stands earlier may not import what stands later
     "utils": "device recipe config runs distributed training writing reporting hub ladder bench "
     "flags session forecast serve",
 }
-COMMANDS = {"chaos", "exercises", "failures", "judge", "look", "plot"}  # python -m
+COMMANDS = {"chaos", "exercises", "failures", "judge", "look", "notebooks", "plot"}  # python -m
 COMMANDS |= {"settings_table", "tokenizer_report"}  # they stand on top of all
 DOCS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "data" / "README.md"]
 SCRIPTS = ["train.py", "sample.py", "eval.py", "sweep.py", "bench.py"]
