@@ -150,6 +150,9 @@ def test_by_hand():
     assert p == pytest.approx(np.array([[0.5, 0.5, 0.0], [1 / 3] * 3]))
     loss, _ = nn.cross_entropy(np.zeros((2, 4)), np.array([1, -1]))
     assert loss == pytest.approx(np.log(4))
+    large = np.array([[1000.0, -1000.0]])
+    assert nn.cross_entropy(large, np.array([0]))[0] == 0
+    assert nn.cross_entropy(large, np.array([1]))[0] == 2000
     with pytest.raises(ValueError, match="no target counts"):
         nn.cross_entropy(np.zeros((2, 4)), np.array([-1, -1]))
     assert att.causal_mask(3, 2).tolist() == [[1, 0, 0], [1, 1, 0], [0, 1, 1]]
