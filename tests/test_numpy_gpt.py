@@ -163,6 +163,19 @@ def test_by_hand():
     assert nn.relu(np.array([-1.0, 0.0, 2.0]))[0].tolist() == [0, 0, 2]
 
 
+@pytest.mark.parametrize("name", nn.ACT)
+def test_activations_stand_large_numbers(name):
+    """silu took e^-x, which overflowed for x below -88 in float32, with a warning."""
+    f, backward = nn.ACT[name]
+    y, cache = f(np.array([-1000, -100, 0, 100], np.float32))
+    slope = backward(np.ones_like(y), cache)
+    r = np.array([0, 0, 0, 100], np.float32)
+    want = (r * r, 2 * r) if name == "relu2" else (r, [0, 0, slope[2], 1])
+    assert y.tolist() == pytest.approx(want[0].tolist())
+    assert slope.tolist() == pytest.approx(list(want[1]))
+    assert slope[2] == {"relu": 0, "relu2": 0}.get(name, 0.5)  # ReLU's corner counts as flat
+
+
 def test_one_token_and_what_is_refused():
     m = torch_model()
     P = from_torch(m.state_dict(), m.config)

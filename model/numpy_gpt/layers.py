@@ -151,8 +151,8 @@ def relu2_backward(dy: Array, cache: Cache) -> Array:
 
 
 def silu(x: Array) -> tuple[Array, Cache]:
-    """x s with s = 1 / (1 + e^-x), the gate of SwiGLU."""
-    s = 1 / (1 + np.exp(-x))
+    """x s with s = 1 / (1 + e^-x) = (1 + tanh(x/2)) / 2, the gate of SwiGLU."""
+    s = 0.5 * (1 + np.tanh(0.5 * x))  # e^-x would overflow
     return x * s, (x, s)
 
 
