@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -11,10 +12,13 @@ import torch
 
 from data.sampler import BatchSampler, Phase
 from model import GPTConfig, TinyGPT
+from model.adapt.lora import add_lora
+from model.adapt.lora_config import LoRAConfig
 from model.numpy_gpt import attention as att
 from model.numpy_gpt import layers as nn
-from model.numpy_gpt.decoder import forward, from_torch, loss_and_gradients
+from model.numpy_gpt.decoder import forward, loss_and_gradients
 from model.numpy_gpt.optim import adamw, clip
+from model.numpy_gpt.params import from_torch, shapes
 from utils.config import OptimConfig
 from utils.device import pick_device
 from utils.training.objective import next_token
@@ -185,6 +189,34 @@ def test_one_token_and_what_is_refused():
     scaled = GPTConfig(**SHAPE, pos="rope", rope_scaling="linear factor=2")
     with pytest.raises(ValueError, match="rope_scaling='linear factor=2'"):
         from_torch({}, scaled)
+
+
+@pytest.mark.parametrize("kwargs", CONFIGS)
+def test_the_parameters_are_those_of_tiny_gpt(kwargs):
+    m = torch_model(**kwargs)
+    assert shapes(m.config) == {name: tuple(p.shape) for name, p in m.named_parameters()}
+
+
+def test_weights_of_another_config_are_refused():
+    """Those of three blocks were read as a model of two, and those with adapters without these."""
+    m = torch_model(n_layer=3, tie_weights=False)
+    c = replace(m.config, n_layer=2)
+    with pytest.raises(ValueError, match=r"blocks\.2\.attn\.proj\.bias is \(32,\), not none; give"):
+        from_torch(m.state_dict(), c)
+    with pytest.raises(ValueError, match=r"blocks\.3.* is none, not \(32,\)"):
+        from_torch(m.state_dict(), replace(c, n_layer=4))
+    with pytest.raises(ValueError, match=r"pos_emb\.weight is \(16, 32\), not \(12, 32\)"):
+        from_torch(m.state_dict(), replace(m.config, block_size=12))
+    add_lora(m, LoRAConfig(lora=2))
+    with pytest.raises(ValueError, match=r"blocks\.0\.attn\.proj\.lora_A is .*no adapters"):
+        from_torch(m.state_dict(), m.config)
+
+
+def test_weights_in_bfloat16_are_read():
+    """NumPy has no such type, and torch refused to hand it over."""
+    m = torch_model().bfloat16()
+    P = from_torch(m.state_dict(), m.config, np.float32)
+    assert torch.equal(torch.from_numpy(P["tok_emb.weight"]), m.tok_emb.weight.detach().float())
 
 
 def test_adamw_and_clipping_are_torchs():

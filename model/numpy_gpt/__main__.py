@@ -14,25 +14,17 @@ from pathlib import Path
 import numpy as np
 
 from model.config import GPTConfig
-from model.numpy_gpt.decoder import Params, forward, loss_and_gradients
+from model.numpy_gpt.decoder import forward, loss_and_gradients
 from model.numpy_gpt.layers import Array, softmax
 from model.numpy_gpt.optim import State, adamw, clip
+from model.numpy_gpt.params import Params, shapes
 
 TEXT = Path(__file__).parents[2] / "data" / "tiny.txt"
 
 
 def start(c: GPTConfig, rng: np.random.Generator) -> Params:
-    """GPT-2's start: N(0, 0.02), gains 1, biases 0, output projections / sqrt(2 n_layer)."""
-    C, D, F = c.d_model, c.d_model // c.n_head, c.hidden
-    shapes: dict[str, tuple[int, ...]] = {"tok_emb.weight": (c.vocab_size, C)}
-    for i in range(c.n_layer):
-        b = f"blocks.{i}"
-        shapes |= {f"{b}.norm1.weight": (C,), f"{b}.norm2.weight": (C,)}
-        shapes |= {f"{b}.attn.qkv.weight": ((c.n_head + 2 * c.kv_heads) * D, C)}
-        shapes |= {f"{b}.attn.proj.weight": (C, C)}
-        shapes |= {f"{b}.mlp.up.weight": (F, C), f"{b}.mlp.down.weight": (C, F)}
-    shapes |= {"norm.weight": (C,)}
-    P = {name: np.ones(shape, np.float32) for name, shape in shapes.items()}
+    """GPT-2's start: N(0, 0.02), gains 1, output projections / sqrt(2 n_layer). No biases here."""
+    P = {name: np.ones(shape, np.float32) for name, shape in shapes(c).items()}
     for name in P:
         if P[name].ndim == 2:
             std = 0.02 / math.sqrt(2 * c.n_layer) if "proj" in name or "down" in name else 0.02

@@ -7,8 +7,6 @@ C = d_model, V vocabulary, D the width of a head.
 """
 
 import math
-from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 
@@ -16,8 +14,7 @@ from model.config import GPTConfig
 from model.numpy_gpt import attention as att
 from model.numpy_gpt import layers as nn
 from model.numpy_gpt.layers import Array, Cache
-
-Params = dict[str, Array]
+from model.numpy_gpt.params import Params
 
 
 def dense(x: Array, P: Params, name: str) -> tuple[Array, Cache]:
@@ -215,14 +212,3 @@ def loss_and_gradients(P: Params, c: GPTConfig, idx: Array, y: Array) -> tuple[f
     logits, cache = forward(P, c, idx)
     loss, loss_cache = nn.cross_entropy(logits, y)
     return loss, backward(nn.cross_entropy_backward(loss_cache), cache, P, c)
-
-
-def from_torch(state: Mapping[str, Any], c: GPTConfig, dtype: Any = np.float64) -> Params:
-    """Parameters from `TinyGPT(c).state_dict()`. ValueError for what is not computed here.
-
-    Dropout is left out, as in eval mode.
-    """
-    if c.rope_scaling:
-        raise ValueError(f"rope_scaling={c.rope_scaling!r} is not computed here; use TinyGPT")
-    tied = {"head.weight"} if c.tie_weights else set()
-    return {n: t.detach().cpu().numpy().astype(dtype) for n, t in state.items() if n not in tied}

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from model.numpy_gpt.decoder import Params
+from model.numpy_gpt.params import Params
 
 State = dict[str, Params]  # "m" and "v": the means of each gradient and of its square
 

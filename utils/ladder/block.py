@@ -13,6 +13,7 @@ import numpy as np
 
 from model.config import GPTConfig
 from model.numpy_gpt import decoder
+from model.numpy_gpt.params import shapes
 from tok.cli import run
 from utils.ladder.corpus import Corpus, Result, opened, scaled
 from utils.ladder.descent import Params, fit, held_out_nats, report
@@ -31,19 +32,13 @@ def config(V: int) -> GPTConfig:
 
 def init(c: GPTConfig, seed: int = 0) -> Params:
     """Parameters by TinyGPT's names, float32; 0 where a sublayer ends, so it begins by adding 0."""
-    rng, C, wide = np.random.default_rng(seed), c.d_model, c.hidden
-    shapes: dict[str, tuple[int, ...]] = {"tok_emb.weight": (c.vocab_size, C)}
-    for i in range(c.n_layer):
-        name = f"blocks.{i}"
-        shapes |= {f"{name}.norm1.weight": (C,), f"{name}.attn.qkv.weight": (3 * C, C)}
-        shapes |= {f"{name}.attn.proj.weight": (C, C), f"{name}.norm2.weight": (C,)}
-        shapes |= {f"{name}.mlp.up.weight": (wide, C), f"{name}.mlp.down.weight": (C, wide)}
-    shapes |= {"norm.weight": (C,), "head.weight": (c.vocab_size, C)}
-    params = {name: np.ones(shape, np.float32) for name, shape in shapes.items()}  # gains stay 1
-    for name in (n for n, shape in shapes.items() if len(shape) == 2):
+    rng, params = np.random.default_rng(seed), {}
+    for name, shape in shapes(c).items():
         ends = name.endswith(("proj.weight", "down.weight"))
-        std = 0 if ends else 1 if name == "tok_emb.weight" else C**-0.5
-        params[name] = rng.normal(0, std, shapes[name]).astype(np.float32)
+        std = 0 if ends else 1 if name == "tok_emb.weight" else c.d_model**-0.5
+        matrix = name != "conv" and len(shape) == 2
+        values = rng.normal(0, std, shape) if matrix else np.ones(shape)  # gains start at 1
+        params[name] = values.astype(np.float32)
     return params
 
 

@@ -34,13 +34,8 @@ def config(V: int) -> GPTConfig:
 
 
 def init(c: GPTConfig, seed: int = 0) -> Params:
-    """The block's start, with gains for queries and keys, and the share of the token before."""
+    """The block's start, and a random share of the token before."""
     params, rng = block.init(c, seed), np.random.default_rng(seed + 1)
-    gain = np.ones(c.d_model // c.n_head, np.float32)
-    for i in range(c.n_layer):
-        params[f"blocks.{i}.attn.q_norm.weight"] = gain
-        params[f"blocks.{i}.attn.k_norm.weight"] = gain
-    params["conv"] = np.ones((c.emb_conv, c.d_model), np.float32)
     params["conv"][1:] = rng.normal(0, 0.5, params["conv"][1:].shape)
     return params
 

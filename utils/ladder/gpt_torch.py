@@ -13,6 +13,7 @@ import numpy as np
 
 from model.numpy_gpt import decoder
 from model.numpy_gpt.layers import cross_entropy
+from model.numpy_gpt.params import from_torch
 from tok.bpe import BPETokenizer
 from tok.cli import run
 from utils.config import OptimConfig
@@ -101,7 +102,7 @@ def same_loss(model: "TinyGPT", corpus: Corpus) -> tuple[float, float]:
     x, y = rows[:, :-1], rows[:, 1:]
     with torch.no_grad():
         _, loss = model(torch.tensor(x), torch.tensor(y))
-    params = decoder.from_torch(model.state_dict(), model.config, np.float32)
+    params = from_torch(model.state_dict(), model.config, np.float32)
     return loss.item(), cross_entropy(decoder.forward(params, model.config, x)[0], y)[0]
 
 
