@@ -77,6 +77,15 @@ def test_logits_and_every_gradient_are_those_of_autograd(kwargs):
         close(G[name], p.grad.numpy())
 
 
+def test_positions_are_those_of_tiny_gpt():
+    """The models above have them from here, in float64, so that they could not differ."""
+    m = TinyGPT(GPTConfig(**SHAPE, pos="rope", rope_theta=99.0))
+    for got, want in zip(att.angles(16, 8, 99.0), (m.cos, m.sin), strict=True):
+        assert got == pytest.approx(want.numpy(), abs=1e-6)
+    m = TinyGPT(GPTConfig(**SHAPE, pos="sinusoidal"))
+    assert att.sinusoid(16, 32) == pytest.approx(m.wave.numpy(), abs=1e-6)
+
+
 @pytest.mark.parametrize("kwargs", CONFIGS)
 def test_float32_stays_float32(kwargs):
     """A table or a count in float64 made all that came after it float64, and half as fast."""
