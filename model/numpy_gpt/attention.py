@@ -28,7 +28,7 @@ def attention(q: Array, k: Array, v: Array, mask: Array) -> tuple[Array, Cache]:
 
 # exercise: attention-backward
 def attention_backward(dy: Array, cache: Cache) -> tuple[Array, Array, Array]:
-    """y = p v and p = softmax(s), s = q k^T / sqrt(D): the same products, each turned around.
+    """y = p v, p = softmax(s), s = q k^T / sqrt(D): each product by its other factor, transposed.
 
     Where the mask hides a key p is 0, and so is ds: softmax_backward multiplies by p.
     """

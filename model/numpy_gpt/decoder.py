@@ -27,7 +27,7 @@ def dense_backward(dy: Array, cache: Cache, P: Params, G: Params) -> Array:
     """Gradients of its weight and bias into G; gives dx."""
     name, inner = cache
     dx, dW, db = nn.linear_backward(dy, inner)
-    add(G, P, **{f"{name}.weight": dW, f"{name}.bias": db})
+    add(G, P, {f"{name}.weight": dW, f"{name}.bias": db})
     return dx
 
 
@@ -46,15 +46,15 @@ def norm_backward(dy: Array, cache: Cache, P: Params, G: Params) -> Array:
     name, kind, inner = cache
     if kind == "rmsnorm":
         dx, dg = nn.rms_norm_backward(dy, inner)
-        add(G, P, **{f"{name}.weight": dg})
+        add(G, P, {f"{name}.weight": dg})
     else:
         dx, dg, db = nn.layer_norm_backward(dy, inner)
-        add(G, P, **{f"{name}.weight": dg, f"{name}.bias": db})
+        add(G, P, {f"{name}.weight": dg, f"{name}.bias": db})
     return dx
 
 
-def add(G: Params, P: Params, **grads: Array) -> None:
-    """Add gradients of the parameters that there are."""
+def add(G: Params, P: Params, grads: Params) -> None:
+    """Add gradients to G, of those parameters that P has: one used twice gets the sum."""
     for name, grad in grads.items():
         if name in P:
             G[name] = G[name] + grad if name in G else grad
@@ -74,12 +74,10 @@ def multi_head(x: Array, P: Params, name: str, c: GPTConfig) -> tuple[Array, Cac
     rope = None
     if c.pos == "rope":
         rope = [table.astype(x.dtype) for table in att.angles(T, D, c.rope_theta)]
-    if rope:
         q, k = att.rotate(q, *rope), att.rotate(k, *rope)
     times = c.n_head // K
-    mask = att.causal_mask(T, c.window)
     k, v = att.repeat_heads(k, times), att.repeat_heads(v, times)
-    y, core = att.attention(q, k, v, mask)
+    y, core = att.attention(q, k, v, att.causal_mask(T, c.window))
     y, out_cache = dense(att.join_heads(y), P, f"{name}.proj")
     return y, (in_cache, norms, rope, times, core, out_cache, D)
 
@@ -142,13 +140,16 @@ def block(x: Array, P: Params, name: str, c: GPTConfig) -> tuple[Array, Cache]:
 
 def block_backward(dx: Array, cache: Cache, P: Params, G: Params) -> Array:
     """A sum sends its gradient both ways: past the sublayer, and through it."""
-    where, norm1, attn, norm2, inner = cache
-    for backward, n, part in ((mlp_backward, norm2, inner), (multi_head_backward, norm1, attn)):
-        if where == "pre":
-            dx = dx + norm_backward(backward(dx, part, P, G), n, P, G)
+    norm_at, norm1_cache, attn_cache, norm2_cache, mlp_cache = cache
+    for sublayer_backward, inner, n in (
+        (mlp_backward, mlp_cache, norm2_cache),
+        (multi_head_backward, attn_cache, norm1_cache),
+    ):
+        if norm_at == "pre":
+            dx = dx + norm_backward(sublayer_backward(dx, inner, P, G), n, P, G)
         else:
             dx = norm_backward(dx, n, P, G)
-            dx = dx + backward(dx, part, P, G)
+            dx = dx + sublayer_backward(dx, inner, P, G)
     return dx
 
 
@@ -174,7 +175,7 @@ def embed_backward(dx: Array, cache: Cache, P: Params, G: Params, c: GPTConfig) 
         dx = math.sqrt(c.d_model) * dx
     if c.emb_conv:
         dx, G["conv"] = nn.convolve_backward(dx, e, P["conv"])
-    add(G, P, **{"tok_emb.weight": nn.embedding_backward(dx, inner)})
+    add(G, P, {"tok_emb.weight": nn.embedding_backward(dx, inner)})
 
 
 def forward(P: Params, c: GPTConfig, idx: Array) -> tuple[Array, Cache]:

@@ -61,7 +61,7 @@ def convolve_backward(dx: Array, e: Array, w: Array) -> tuple[Array, Array]:
 
 
 def softmax(x: Array) -> Array:
-    """e^x / sum e^x over the last dimension, which changes nothing if the maximum is taken off."""
+    """e^x / sum e^x over the last dimension; less the maximum it is the same, and stays finite."""
     e = np.exp(x - x.max(-1, keepdims=True))
     return e / e.sum(-1, keepdims=True)
 
