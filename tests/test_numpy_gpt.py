@@ -16,6 +16,7 @@ from model.adapt.lora import add_lora
 from model.adapt.lora_config import LoRAConfig
 from model.numpy_gpt import attention as att
 from model.numpy_gpt import layers as nn
+from model.numpy_gpt.__main__ import main
 from model.numpy_gpt.decoder import forward, loss_and_gradients
 from model.numpy_gpt.optim import adamw, clip
 from model.numpy_gpt.params import from_torch, shapes
@@ -195,6 +196,8 @@ def test_one_token_and_what_is_refused():
     close(forward(P, m.config, np.array([[5]]))[0], m(torch.tensor([[5]]))[0].detach().numpy())
     with pytest.raises(ValueError, match="17 tokens exceed block_size=16"):
         forward(P, m.config, np.zeros((1, 17), int))
+    with pytest.raises(ValueError, match="id -1 is below 0"):  # was the last row of the embedding
+        forward(P, m.config, np.array([[3, -1]]))
     scaled = GPTConfig(**SHAPE, pos="rope", rope_scaling="linear factor=2")
     with pytest.raises(ValueError, match="rope_scaling='linear factor=2'"):
         from_torch({}, scaled)
@@ -299,3 +302,29 @@ def test_the_command_trains_and_writes_without_torch(tmp_path):
     )  # fmt: skip
     assert done.returncode == 2
     assert "9 characters; give 66 or more" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        (["--steps", "-3"], "--steps -3 must be 0 or more"),
+        (["--seed", "-1"], "--seed -1 must be 0 or more"),
+        (["--lr", "nan"], "--lr nan must be a positive number"),
+        (["--lr", "inf"], "--lr inf must be a positive number"),
+        (["--lr", "-1"], "--lr -1 must be a positive number"),
+        (["--step", "1"], "unrecognized arguments: --step 1"),
+        (["--text", "none.txt"], "cannot read none.txt"),
+    ],
+)
+def test_wrong_flags_are_one_line(capsys, flags, says):
+    """A negative seed and a rate of inf were tracebacks; -3 steps wrote noise."""
+    with pytest.raises(SystemExit, match="2"):
+        main(flags)
+    assert f"python -m model.numpy_gpt: error: {says}" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_a_model_that_diverges_says_so(capsys):
+    """Its loss is nan, and the draw of a character was a traceback."""
+    with pytest.raises(SystemExit, match="2"), np.errstate(all="ignore"):
+        main(["--steps", "3", "--lr", "1e30"])
+    assert "the loss is nan at step" in capsys.readouterr().err

@@ -51,13 +51,21 @@ def write(P: Params, c: GPTConfig, ids: list[int], n: int, rng: np.random.Genera
 def main(argv: Sequence[str] | None = None) -> int:
     """Train and write."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m model.numpy_gpt",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
-    parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument("--steps", type=int, default=200, help="train for so many (200)")
     parser.add_argument("--text", type=Path, default=TEXT, help="a text file (data/tiny.txt)")
     parser.add_argument("--lr", type=float, default=3e-3, help="learning rate (3e-3)")
-    parser.add_argument("--seed", type=int, default=1337)
+    parser.add_argument("--seed", type=int, default=1337, help="of weights, batches, text (1337)")
     a = parser.parse_args(argv)
+    if min(a.steps, a.seed) < 0:
+        flag = "steps" if a.steps < 0 else "seed"
+        parser.error(f"--{flag} {getattr(a, flag)} must be 0 or more")
+    if not 0 < a.lr < math.inf:
+        parser.error(f"--lr {a.lr:g} must be a positive number; 3e-3 is usual")
     try:
         text = a.text.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as e:
@@ -75,6 +83,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     for step in range(1, a.steps + 1):
         x, y = windows(ids, c.block_size, 12, rng)
         loss, G = loss_and_gradients(P, c, x, y)
+        if not math.isfinite(loss):
+            parser.error(f"the loss is {loss} at step {step}; try a smaller --lr than {a.lr:g}")
         clip(G, 1.0)
         lr = a.lr * min(1, step / 10, 1.05 - step / a.steps)
         adamw(P, G, state, step, lr=lr)

@@ -179,9 +179,14 @@ def embed_backward(dx: Array, cache: Cache, P: Params, G: Params, c: GPTConfig) 
 
 
 def forward(P: Params, c: GPTConfig, idx: Array) -> tuple[Array, Cache]:
-    """Logits (B,T,V) of ids (B,T), and what `backward` needs. ValueError if T > block_size."""
+    """Logits (B,T,V) of ids (B,T), and what `backward` needs.
+
+    Raises ValueError if T > block_size, or for an id below 0.
+    """
     if idx.shape[1] > c.block_size:
         raise ValueError(f"{idx.shape[1]} tokens exceed block_size={c.block_size}; crop them")
+    if (idx < 0).any():  # NumPy would count from the end
+        raise ValueError(f"id {idx.min()} is below 0; only targets may be -1")
     x, emb_cache = embed(idx, P, c)
     caches: list[Cache] = []
     for i in range(c.n_layer):
