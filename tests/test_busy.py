@@ -125,3 +125,21 @@ def test_the_race_is_run_beside_zero_one_and_two(monkeypatch):
     assert found == [(f"4x128, {n} busy beside", "us") for n in (0, 1, 2)]
     assert loops == closed == [0, 1, 2]
     assert race.amount == busy.STEPS * 64 * 12
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a command does not begin again there")
+@pytest.mark.parametrize("given", ["", "3"])
+def test_threads_are_set_before_numpy_is_loaded(given):
+    """Its BLAS reads their number once; at small sizes a second one trebled the CPU time."""
+    code = (
+        "import os, sys; first = os.environ.get('OMP_NUM_THREADS'); import numpy\n"
+        "from tok.cli import run\n"
+        "run(lambda a: print(first, os.environ['OMP_NUM_THREADS'], *a), threads=1)"
+    )
+    environ = {k: v for k, v in os.environ.items() if k != "OMP_NUM_THREADS"}
+    environ |= {"OMP_NUM_THREADS": given} if given else {}
+    done = subprocess.run(
+        [sys.executable, "-c", code, "--text", "a b"],
+        cwd=ROOT, env=environ, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert done.stdout == f"{given or 1} {given or 1} --text a b\n"

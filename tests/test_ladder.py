@@ -3,6 +3,7 @@
 import gzip
 import json
 import math
+import os
 import re
 import subprocess
 import sys
@@ -452,6 +453,14 @@ def test_mistakes_are_one_line(error_of, monkeypatch, flags, says):
     """And are found before a minute is spent."""
     monkeypatch.setattr(ladder, "climb", None)
     assert says in error_of(ladder.main, *flags)
+
+
+def test_importing_a_rung_leaves_the_threads_alone():
+    """The package set OMP_NUM_THREADS as it was imported, for all that its importer did later."""
+    environ = {k: v for k, v in os.environ.items() if k != "OMP_NUM_THREADS"}
+    code = "import os, utils.ladder.bigram; print(os.environ.get('OMP_NUM_THREADS'))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environ, capture_output=True)
+    assert done.stdout.split() == [b"None"]
 
 
 @pytest.mark.parametrize("rung", [*ladder.RUNGS, "attention"])

@@ -56,12 +56,26 @@ def spin_briefly(environ: MutableMapping[str, str] = os.environ) -> None:
         environ["GOMP_SPINCOUNT"] = "5000"
 
 
-def run(main: Callable[[Sequence[str] | None], int | None]) -> NoReturn:
+def use_threads(n: int, environ: MutableMapping[str, str] = os.environ) -> None:
+    """Let NumPy and torch use n threads, unless OMP_NUM_THREADS is set.
+
+    NumPy's BLAS reads it as it is loaded, so if it has been, the command begins again.
+    """
+    if "OMP_NUM_THREADS" not in environ:
+        environ["OMP_NUM_THREADS"] = str(n)
+        if "numpy" in sys.modules and sys.platform != "win32":  # there, a shell would not wait
+            os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environ)
+
+
+def run(main: Callable[[Sequence[str] | None], int | None], threads: int | None = None) -> NoReturn:
     """Call a script's main and exit: bad input is one line on stderr and status 2, Ctrl-C is 130.
 
-    `--debug` anywhere on the command line shows the traceback instead.
+    `--debug` anywhere on the command line shows the traceback instead. `threads` is for work so
+    small that more of them cost time; else the libraries choose.
     """
     spin_briefly()
+    if threads:
+        use_threads(threads)
     atexit.register(gc.freeze)  # no last search for garbage: after torch's import it takes 0.5 s
     args = [a for a in sys.argv[1:] if a != "--debug"]
     for stream in (sys.stdout, sys.stderr):  # a terminal that lacks a letter shows "?", and goes on
