@@ -285,7 +285,7 @@ def test_fifty_losses_are_those_of_our_training_step():
 
 def test_the_command_trains_and_writes_without_torch(tmp_path):
     code = (
-        "import sys; from model.numpy_gpt.__main__ import main; "
+        "import sys; from model.numpy_gpt.__main__ import main; print('numpy' in sys.modules); "
         "main(sys.argv[1:]); print('torch' in sys.modules)"
     )
     done = subprocess.run(
@@ -294,6 +294,7 @@ def test_the_command_trains_and_writes_without_torch(tmp_path):
     )  # fmt: skip
     losses = [float(s.split()[3]) for s in done.stdout.splitlines() if s.startswith("step")]
     assert losses[-1] < losses[0] - 1
+    assert done.stdout.startswith("False\n")  # so it can still be told how many threads to use
     assert done.stdout.endswith("False\n")
     (tmp_path / "short.txt").write_text("too short", encoding="utf-8")
     done = subprocess.run(
