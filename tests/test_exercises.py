@@ -6,13 +6,14 @@ import multiprocessing
 import os
 import re
 import shutil
+import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from utils.exercises import source
+from utils.exercises import source, watch
 from utils.exercises.__main__ import main, verdict
 from utils.exercises.grade import Grade, Outcome, grade, judged, run_pytest
 from utils.exercises.source import ROOT, every_slug, functions, marked, ours
@@ -356,3 +357,13 @@ def test_without_tests_there_is_nothing_to_judge_by(tmp_path, monkeypatch):
     monkeypatch.setattr("utils.exercises.grade.ROOT", tmp_path)
     with pytest.raises(ValueError, match="exercises need a checkout"):
         grade(Path("x.py"), "", ["tests/x.py::y"])
+
+
+def test_tests_end_by_themselves(tmp_path):
+    """`check` was killed, and the learner's infinite loop ran on, with nobody to end it."""
+    (tmp_path / "test_loop.py").write_text("def test_loop():\n    while True:\n        pass\n")
+    own = {watch.OUT: str(tmp_path / "out"), watch.LIMIT: "0.5", "PYTHONPATH": str(ROOT)}
+    flags = ["-q", "-p", "no:cacheprovider", "-p", "utils.exercises.watch"]
+    command = [sys.executable, "-m", "pytest", *flags, "test_loop.py"]
+    done = subprocess.run(command, cwd=tmp_path, env=os.environ | own, timeout=60)
+    assert done.returncode == 1
