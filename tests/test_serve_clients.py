@@ -2,8 +2,10 @@
 
 import asyncio
 import json
+import shlex
 import shutil
 import subprocess
+from pathlib import Path
 
 import hub_models
 import openai
@@ -15,6 +17,8 @@ from serve_tools import running
 
 from utils.serve import errors
 from utils.serve.served import Served
+
+ROOT = Path(__file__).parent.parent
 
 
 @pytest.fixture(scope="module")
@@ -177,3 +181,21 @@ def test_what_the_description_promises(server):
         check()
     assert {"/v1/completions", "/v1/chat/completions", "/tokenize", "/v1/models"} <= paths
     server.wait_until_idle()
+
+
+@pytest.mark.skipif(not shutil.which("curl"), reason="curl is not installed")
+def test_commands_of_the_docs(tmp_path):
+    """Every curl line and the Python example of docs/serving.md, against a run of that name."""
+    text = (ROOT / "docs" / "serving.md").read_text(encoding="utf-8")
+    hub_models.make_run(tmp_path / "tiny", "llama", block_size=160)
+    lines = [line[2:] for line in text.splitlines() if line.startswith("$ curl")]
+    assert len(lines) > 4
+    with running(tmp_path / "tiny") as server:
+        for line in lines:
+            line = line.replace("http://127.0.0.1:8000", server.url)
+            done = subprocess.run([*shlex.split(line), "-fsS"], capture_output=True)
+            assert done.returncode == 0, (line, done.stderr)
+            assert done.stdout
+        code = text.split("```python\n")[1].split("```")[0]
+        exec(code.replace("http://127.0.0.1:8000", server.url), values := {})
+        values["client"].close()
