@@ -120,3 +120,14 @@ def test_the_first_steps_find_out_how_many_threads_are_best(monkeypatch, slow, b
     assert used[2::2] == [4] * (2 * TRIALS + 4)  # given back, also after the error
     monkeypatch.undo()
     assert torch.get_num_threads() == before
+
+
+@pytest.mark.parametrize("B", [1, 2, 3, 5])
+def test_the_step_of_layers_in_pieces(monkeypatch, B):
+    """Their output is a transposed view: of two rows with RoPE it could not be viewed as heads."""
+    monkeypatch.setattr("model.adapt.few_rows.NUMEL", 0)
+    monkeypatch.setattr("model.adapt.few_rows.faster_cut", lambda layers, rows: True)
+    how = {"pos": "rope", "mlp": "swiglu", "n_kv_head": 2, "bias": False}
+    m, cut = model(**how), few_rows(model(**how))
+    rows = [[1, 2, 3 + i] for i in range(B)]
+    assert torch.equal(written(cut, rows, 9, seed=1)[0], written(m, rows, 9, seed=1)[0])

@@ -73,7 +73,7 @@ def rotation(rope: Rope) -> Rope:
 def rotated(x: Tensor, first: Tensor, second: Tensor) -> Tensor:
     """`model.positions.rotate` of x (B,H,1,D) in two products, both halves at once."""
     a, b = x.view(len(x), x.size(1), 2, -1).split(1, 2)  # (B,H,1,D/2)
-    return torch.addcmul(a * first, b, second).view(x.shape)
+    return torch.addcmul(a * first, b, second).reshape(x.shape)
 
 
 class StepBlock:
