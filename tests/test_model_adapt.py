@@ -8,6 +8,7 @@ from sharp_model import V, model, prompts, written
 
 from model import few_rows
 from model.adapt.few_rows import ROWS, FewRowsLinear, faster_cut, undo
+from model.adapt.packed_linear import PackedLinear, can_pack, packed, unpacked
 
 
 @pytest.fixture
@@ -127,3 +128,57 @@ def test_faster_is_by_a_tenth_in_the_best_of_three_rounds(monkeypatch):
             now += seconds
         monkeypatch.setattr("model.adapt.few_rows.perf_counter", iter(clock).__next__)
         assert faster_cut(layers, 3) is wins
+
+
+@pytest.fixture
+def packs(monkeypatch):
+    """oneDNN's layout wins every measurement, and no matrix is too small."""
+    if not can_pack():
+        pytest.skip("this torch has no oneDNN")
+    monkeypatch.setattr("model.adapt.packed_linear.seconds", lambda groups, rows: [1.0, 0.5])
+    monkeypatch.setattr("model.adapt.packed_linear.NUMEL", 0)
+
+
+@pytest.mark.parametrize(("n_out", "bias"), [(7, True), (8, False), (1, True)])
+def test_packed_is_a_linear_layer(packs, n_out, bias):
+    """Outputs, in any shape; gradients, by the plain weight; what was learnt since is not seen."""
+    a = torch.nn.Linear(6, n_out, bias=bias)
+    (b,) = packed(torch.nn.Sequential(copy.deepcopy(a)), 3)
+    assert type(b) is PackedLinear
+    for shape in [(1, 6), (2, 6), (6,), (1, 1, 6), (2, 3, 6), (64, 6), (0, 6)]:
+        x = torch.randn(shape, generator=torch.Generator().manual_seed(1))
+        with torch.inference_mode():
+            assert a(x).shape == b(x).shape
+            assert torch.allclose(a(x), b(x), atol=1e-6)
+            assert b(x.T.contiguous().T).equal(b(x)) if x.ndim == 2 else True
+        b(x).square().sum().backward()
+        a(x).square().sum().backward()
+        for p, q in zip(a.parameters(), b.parameters(), strict=True):
+            assert torch.allclose(p.grad, q.grad, atol=1e-5)
+
+
+@pytest.mark.parametrize("tie", [True, False])
+def test_packed_writes_the_same_and_is_undone(packs, tie):
+    """After few_rows, as the server has it: parameters, ties, names and ids stay."""
+    m = model(tie_weights=tie, mlp="swiglu", pos="rope", n_kv_head=2)
+    parameters, names = list(m.parameters()), list(m.state_dict())
+    want = written(m, prompts(), 20, temperature=0)[0]
+    assert packed(few_rows(m), 3) is m
+    assert sum(type(layer) is PackedLinear for layer in m.modules()) == 3 * 5 + 1
+    assert torch.equal(written(m, prompts(), 20, temperature=0)[0], want)
+    assert unpacked(m) is m
+    assert not any(isinstance(layer, PackedLinear) for layer in m.modules())
+    assert all(p is q for p, q in zip(parameters, m.parameters(), strict=True))
+    assert list(m.state_dict()) == names
+
+
+def test_packed_leaves_alone_what_it_should(monkeypatch):
+    """Half precision, what is slower so, a torch without the operators."""
+    monkeypatch.setattr("model.adapt.packed_linear.NUMEL", 0)
+    monkeypatch.setattr("model.adapt.packed_linear.seconds", lambda groups, rows: [1.0, 0.95])
+    for m in packed(model(), 2), packed(model().bfloat16(), 2):
+        assert not any(isinstance(layer, PackedLinear) for layer in m.modules())
+    monkeypatch.setattr("model.adapt.packed_linear.seconds", lambda groups, rows: [1.0, 0.5])
+    assert not any(isinstance(x, PackedLinear) for x in packed(model().bfloat16(), 2).modules())
+    monkeypatch.setattr("model.adapt.packed_linear.can_pack", lambda: False)
+    assert not any(isinstance(x, PackedLinear) for x in packed(model(), 2).modules())

@@ -1,6 +1,8 @@
 """Products with few rows: a model that generates reads all its weights for each token."""
 
+import math
 from collections import defaultdict
+from collections.abc import Sequence
 from time import perf_counter
 from typing import TypeGuard, TypeVar
 
@@ -81,22 +83,28 @@ def cut(layer: nn.Linear) -> FewRowsLinear:
 
 
 @torch.inference_mode()
-def faster_cut(layers: list[nn.Linear], rows: int) -> bool:
-    """Whether layers of one shape are faster in pieces: by a tenth, in the best of 3 rounds.
+def seconds(groups: Sequence[Sequence[nn.Linear]], rows: int) -> list[float]:
+    """How long each group of layers of one shape takes for so many rows, in the best of 3 rounds.
 
     A round reads every weight once, as a token does; a single one would stay in the cache.
     """
-    x = torch.zeros(rows, layers[0].in_features, dtype=layers[0].weight.dtype)
-    plain = [with_parameters(nn.Linear, layer) for layer in layers]
-    groups = plain, [cut(layer) for layer in layers]
-    seconds = []
-    for _ in range(3 + 1):  # the first does not count
-        for group in groups:
+    layer = groups[0][0]
+    x = torch.zeros(rows, layer.in_features, dtype=layer.weight.dtype)
+    best = [math.inf] * len(groups)
+    for i in range(1 + 3):  # the first does not count
+        for j, group in enumerate(groups):
             began = perf_counter()
             for layer in group:
                 layer(x)
-            seconds.append(perf_counter() - began)
-    whole, pieces = min(seconds[2::2]), min(seconds[3::2])
+            took = perf_counter() - began
+            best[j] = min(best[j], took) if i else best[j]
+    return best
+
+
+def faster_cut(layers: list[nn.Linear], rows: int) -> bool:
+    """Whether layers of one shape are faster in pieces, by a tenth."""
+    plain = [with_parameters(nn.Linear, layer) for layer in layers]
+    whole, pieces = seconds((plain, [cut(layer) for layer in layers]), rows)
     return pieces < 0.9 * whole
 
 

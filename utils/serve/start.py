@@ -10,6 +10,7 @@ from contextlib import closing
 import uvicorn
 
 from model import few_rows
+from model.adapt.packed_linear import packed
 from model.generation.engine import Engine
 from utils.device import pick_device
 from utils.serve.app import make_app
@@ -53,7 +54,7 @@ async def finish(server: uvicorn.Server, worker: Worker, grace: float) -> None:
 
 def make_server(served: Mapping[str, Served], a: Namespace) -> uvicorn.Server:
     """A server of models by the flags of `python -m utils.serve`, not started yet."""
-    models = {name: few_rows(one.model, a.rows) for name, one in served.items()}
+    models = {name: packed(few_rows(one.model), a.rows) for name, one in served.items()}
     engine = Engine(models, rows=a.rows, queue=a.queue, prefix_bytes=a.prefix_mb * 1_000_000)
     worker = Worker(engine)
     shared = Server(served, worker, a.seconds, Metrics(engine))
