@@ -102,7 +102,7 @@ def with_worker(test, **how):
     """Run an async test beside an engine's thread."""
 
     async def run():
-        worker = Worker(Engine(model(block_size=48), **how))
+        worker = Worker(lambda: Engine(model(block_size=48), **how))
         worker.start()
         try:
             await test(worker)

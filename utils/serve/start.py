@@ -52,12 +52,16 @@ async def finish(server: uvicorn.Server, worker: Worker, grace: float) -> None:
     worker.give_up(Stopping("the server has stopped"))
 
 
+def make_engine(served: Mapping[str, Served], a: Namespace) -> Engine:
+    """An engine of models, whose weights are laid out as this machine multiplies them fastest."""
+    models = {name: packed(few_rows(one.model), a.rows) for name, one in served.items()}
+    return Engine(models, rows=a.rows, queue=a.queue, prefix_bytes=a.prefix_mb * 1_000_000)
+
+
 def make_server(served: Mapping[str, Served], a: Namespace) -> uvicorn.Server:
     """A server of models by the flags of `python -m utils.serve`, not started yet."""
-    models = {name: packed(few_rows(one.model), a.rows) for name, one in served.items()}
-    engine = Engine(models, rows=a.rows, queue=a.queue, prefix_bytes=a.prefix_mb * 1_000_000)
-    worker = Worker(engine)
-    shared = Server(served, worker, a.seconds, Metrics(engine))
+    worker = Worker(lambda: make_engine(served, a))
+    shared = Server(served, worker, a.seconds, Metrics(worker.engine))
     limits = Limits(a.api_key, int(a.body_mb * 1_000_000), a.pace)
     app = make_app(shared, limits, a.cors, lambda: finish(server, worker, a.grace))
     config = uvicorn.Config(

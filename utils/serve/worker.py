@@ -5,6 +5,7 @@ import logging
 import queue
 import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from typing import Any
 
 from model.generation.engine import Engine
@@ -33,19 +34,24 @@ class Stream:
 
 
 class Worker:
-    """Owns an engine. All work on it happens in one thread, between two of its steps."""
+    """Owns an engine. All work on it happens in one thread, between two of its steps.
 
-    def __init__(self, engine: Engine) -> None:
-        self.engine = engine
+    `build` makes it in that thread, too: each thread that computes has threads of OpenMP of its
+    own, and where there are more of them than cores, GNU's hardly spin, which cost a fifth.
+    """
+
+    def __init__(self, build: Callable[[], Engine]) -> None:
         self.jobs: queue.SimpleQueue[Callable[[], object]] = queue.SimpleQueue()
         self.streams: dict[int, Stream] = {}  # by the engine's number
         self.stopping = self.ended = False
-        self.thread = threading.Thread(target=self.work, name="engine", daemon=True)
+        built: Future[None] = Future()
+        self.thread = threading.Thread(target=self.work, args=(build, built), daemon=True)
+        self.thread.start()
+        built.result()
 
     def start(self) -> None:
-        """Begin, within a running event loop."""
+        """Pass events on to the running event loop."""
         self.loop = asyncio.get_running_loop()
-        self.thread.start()
 
     async def call(self, function: Callable[..., Any], *args: Any) -> Any:
         """What a function gives that is called between two steps."""
@@ -131,8 +137,14 @@ class Worker:
         """The same, from another thread."""
         self.jobs.put(lambda: self.fail(error))
 
-    def work(self) -> None:
+    def work(self, build: Callable[[], Engine], built: "Future[None]") -> None:
         """The thread: jobs, then a step; it waits where there is nothing to do."""
+        try:
+            self.engine = build()
+        except BaseException as e:
+            built.set_exception(e)
+            return
+        built.set_result(None)
         while not self.ended:
             idle = not (self.engine.waiting or self.engine.under_way)
             try:
