@@ -124,7 +124,7 @@ def in_a_fork(copy, out, tests, limit):
     """`run_pytest` by a process that has imported torch already: 1 s instead of 4."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["torch", "numpy"])
-    process = context.Process(target=pytest_in, args=(copy, out, tests))
+    process = context.Process(target=pytest_in, args=(copy, out, tests, limit))
     process.start()
     process.join(limit)
     ended = process.exitcode is not None
@@ -133,12 +133,13 @@ def in_a_fork(copy, out, tests, limit):
     return ended, (copy / "output.txt").read_text(encoding="utf-8")
 
 
-def pytest_in(copy, out, tests):
+def pytest_in(copy, out, tests, limit):
     """Run tests in this process, with nothing of ours imported before."""
     for name in [name for name in sys.modules if name.split(".")[0] in source.ROOMS]:
         del sys.modules[name]
     os.chdir(copy)
-    os.environ |= {"LLM_TINY_WATCH": str(out), "PYTHONPATH": str(copy)}
+    own = {watch.OUT: str(out), watch.LIMIT: str(limit + 10), "PYTHONPATH": str(copy)}
+    os.environ |= own
     sys.path.insert(0, str(copy))
     with open("output.txt", "wb") as file:
         os.dup2(file.fileno(), 1)
