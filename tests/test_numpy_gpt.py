@@ -198,6 +198,10 @@ def test_one_token_and_what_is_refused():
         forward(P, m.config, np.zeros((1, 17), int))
     with pytest.raises(ValueError, match="id -1 is below 0"):  # was the last row of the embedding
         forward(P, m.config, np.array([[3, -1]]))
+    with pytest.raises(ValueError, match="0 tokens; give one or more"):
+        forward(P, m.config, np.zeros((2, 0), int))
+    with pytest.raises(ValueError, match="target -100 is below -1"):  # did not count, silently
+        loss_and_gradients(P, m.config, np.array([[3, 4]]), np.array([[5, -100]]))
     scaled = GPTConfig(**SHAPE, pos="rope", rope_scaling="linear factor=2")
     with pytest.raises(ValueError, match="rope_scaling='linear factor=2'"):
         from_torch({}, scaled)

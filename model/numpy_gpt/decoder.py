@@ -181,8 +181,10 @@ def embed_backward(dx: Array, cache: Cache, P: Params, G: Params, c: GPTConfig) 
 def forward(P: Params, c: GPTConfig, idx: Array) -> tuple[Array, Cache]:
     """Logits (B,T,V) of ids (B,T), and what `backward` needs.
 
-    Raises ValueError if T > block_size, or for an id below 0.
+    Raises ValueError if T is 0 or above block_size, or for an id below 0.
     """
+    if not idx.shape[1]:
+        raise ValueError("0 tokens; give one or more")
     if idx.shape[1] > c.block_size:
         raise ValueError(f"{idx.shape[1]} tokens exceed block_size={c.block_size}; crop them")
     if (idx < 0).any():  # NumPy would count from the end

@@ -76,8 +76,10 @@ def softmax_backward(dp: Array, p: Array) -> Array:
 def cross_entropy(logits: Array, targets: Array) -> tuple[float, Cache]:
     """Mean of -log p[target] in nats: logits (...,V), targets (...); a target of -1 does not count.
 
-    Raises ValueError if none counts.
+    Raises ValueError if none counts, or for a target below -1.
     """
+    if (targets < -1).any():
+        raise ValueError(f"target {targets.min()} is below -1; -1 marks one that does not count")
     counts = targets >= 0
     if not counts.any():
         raise ValueError("no target counts: all are -1")
