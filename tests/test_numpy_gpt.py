@@ -1,5 +1,6 @@
 """The GPT in NumPy: logits and gradients are torch's, and each layer's those of differences."""
 
+import signal
 import subprocess
 import sys
 from dataclasses import replace
@@ -307,6 +308,22 @@ def test_the_command_trains_and_writes_without_torch(tmp_path):
     )  # fmt: skip
     assert done.returncode == 2
     assert "9 characters; give 66 or more" in done.stderr
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals and pipes of POSIX")
+@pytest.mark.parametrize(("how", "status"), [("ctrl-c", 130), ("head", 141)])
+def test_what_ends_the_command_early_is_no_traceback(how, status):
+    """`... | head -3` was the traceback of BrokenPipeError, Ctrl-C was one, too."""
+    command = [sys.executable, "-u", "-m", "model.numpy_gpt", "--steps", "100000"]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, cwd=ROOT, text=True, **pipes) as process:
+        process.stdout.readline()
+        if how == "head":
+            process.stdout.close()
+        else:
+            process.send_signal(signal.SIGINT)
+        assert process.stderr.read() == ""
+    assert process.returncode == status
 
 
 @pytest.mark.parametrize(

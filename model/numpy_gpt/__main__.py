@@ -8,6 +8,7 @@ The loop is in model/numpy_gpt/train.py.
 import argparse
 import math
 import os
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -68,6 +69,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
+def run() -> int:
+    """`main`'s status; 130 after Ctrl-C, and 141 if `... | head` has read enough."""
+    try:
+        status = main()
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the exit flushes once more
+        return 141
+    return status
+
+
 if __name__ == "__main__":
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # at this size a second thread costs time
-    raise SystemExit(main())
+    raise SystemExit(run())
