@@ -191,6 +191,22 @@ def test_log_probabilities_of_the_prompt_and_of_what_is_drawn():
         assert drawn.logprob == max(drawn.top.values())  # equal, not near: harnesses compare
 
 
+def test_a_text_that_is_only_scored_may_have_a_token_more_than_is_read():
+    """A window of T tokens tells T tokens after its first: harnesses score as many."""
+    m, T = MODELS["plain"], 48
+    ids = torch.randint(V, (T + 1,), generator=torch.Generator().manual_seed(1)).tolist()
+    engine = Engine(m)
+    engine.submit(Request(ids, 0, score=True))
+    (event,) = engine.run()
+    assert event.finish == "length"
+    assert event.token is None
+    want = m(torch.tensor([ids[:-1]]))[0][0].detach().float().log_softmax(-1)
+    got = [token.logprob for token in event.scored[1:]]
+    assert got == pytest.approx([float(want[i, j]) for i, j in enumerate(ids[1:])], abs=1e-5)
+    with pytest.raises(ValueError, match="50 tokens and 0 more exceed the 49"):
+        engine.submit(Request([*ids, 1], 0, score=True))
+
+
 def test_a_long_prompt_does_not_hold_up_the_others():
     """While 40 tokens are read in blocks, the other text gets a token at each step."""
     engine = Engine(MODELS["plain"])

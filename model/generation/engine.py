@@ -64,6 +64,8 @@ class Batch:
             self.reading.append(text)
             return None
         self.prefixes.keep(ids[:end], cache)
+        if not text.request.steps:
+            return Event(text.number, text.scored, finish="length", cached=text.cached)
         self.rows.join(cache)
         self.writing.append(text)
         text.cache = None
@@ -83,16 +85,14 @@ class Batch:
         """Draw the next token of a row, which may be its last."""
         text = self.writing[row]
         r = text.request
-        finish, token = "length", None
-        if len(text.ids) < len(r.ids) + r.steps:
-            i = text.pick(logits)
-            token = text.tokens([i], logits[None])[0]
-            text.ids.append(i)
-            text.drawn[i] += 1
-            finish = "stop" if i in r.stop else "length"
-        if finish == "length" and len(text.ids) < len(r.ids) + r.steps:
+        i = text.pick(logits)
+        token = text.tokens([i], logits[None])[0]
+        text.ids.append(i)
+        text.drawn[i] += 1
+        if i not in r.stop and len(text.ids) < len(r.ids) + r.steps:
             return Event(text.number, token=token)
         self.leave(row)
+        finish = "stop" if i in r.stop else "length"
         return Event(text.number, token=token, finish=finish, cached=text.cached)
 
     def leave(self, row: int) -> None:
@@ -118,7 +118,8 @@ class Engine:
     """Serves requests to one model, or to several by name that share weights (adapters, say).
 
     `rows` texts are under way at a time, each of up to `size` tokens (default block_size); `queue`
-    more may wait, in the order of their coming. Keys and values of prompts' beginnings take up to
+    more may wait, in the order of their coming. A text of which nothing is written (steps=0) may
+    have one token more: its last is only scored. Keys and values of prompts' beginnings take up to
     prefix_bytes for each model. Not for use by several threads at once.
     """
 
@@ -168,9 +169,10 @@ class Engine:
             raise ValueError(f"vocab_size={r.vocab_size} must be from 1 to the model's {V}")
         if r.steps < 0:
             raise ValueError(f"steps={r.steps} must be 0 or more")
-        if len(r.ids) + r.steps > batch.size:
+        most = batch.size if r.steps else batch.size + 1  # the last id is scored, and not read
+        if len(r.ids) + r.steps > most:
             raise ValueError(
-                f"a prompt of {len(r.ids)} tokens and {r.steps} more exceed the {batch.size} that "
+                f"a prompt of {len(r.ids)} tokens and {r.steps} more exceed the {most} that "
                 "a text may have"
             )
         seeds_of(r.seed, 1)
