@@ -15,13 +15,13 @@ from data.store import new_directory
 from model import GPTConfig, TinyGPT
 from model.convert import config_to_hf, gpt2_to_hf, llama_to_hf
 from model.convert.gguf import config_to_gguf, to_gguf
-from tok import END_OF_TEXT, BPETokenizer, Tokenizer
+from tok import END_OF_TEXT, BPETokenizer
 from tok.bpe.interop import check_ignored_merges, spellings, spelt
 from tok.bpe.storage import Parts
 from tok.files import replacing
 from utils.hub.card import model_card
 from utils.hub.gguf import package
-from utils.hub.pretrained import Pretrained, read_pretrained
+from utils.hub.pretrained import Pretrained, ends, read_pretrained
 from utils.hub.sources import CONTROL, PRE
 from utils.hub.weights import write_safetensors
 from utils.training.models import load_model, merged
@@ -76,13 +76,6 @@ def free_directory(path: Path) -> Iterator[Path]:
 def write_json(path: Path, values: dict[str, Any]) -> None:
     """Write a JSON file."""
     path.write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-def ends(tokenizer: Tokenizer, origin: Pretrained) -> dict[str, str]:
-    """The special tokens that begin and end a text, as far as there are any."""
-    known = END_OF_TEXT if END_OF_TEXT in tokenizer.special_tokens else None
-    found = {"bos": origin.bos or known, "eos": origin.eos or known}
-    return {name: token for name, token in found.items() if token}
 
 
 def own_state(model: TinyGPT) -> dict[str, Tensor]:

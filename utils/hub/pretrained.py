@@ -5,6 +5,7 @@ import os
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
+from tok import END_OF_TEXT, Tokenizer
 from tok.files import as_text, replacing
 from utils.hub.package import SMOLLM2
 from utils.runs import has_model, run_dir
@@ -36,6 +37,13 @@ def is_run(source: str) -> bool:
     """Whether --init names a run: no model from elsewhere goes by that name, and one is there."""
     elsewhere = source == SMOLLM2 or (Path(source) / "config.json").exists()
     return not elsewhere and has_model(run_dir(source))
+
+
+def ends(tokenizer: Tokenizer, origin: Pretrained) -> dict[str, str]:
+    """The special tokens that begin and end a text, bos and eos, as far as there are any."""
+    known = END_OF_TEXT if END_OF_TEXT in tokenizer.special_tokens else None
+    found = {"bos": origin.bos or known, "eos": origin.eos or known}
+    return {name: token for name, token in found.items() if token}
 
 
 def write_pretrained(run: Path, pretrained: Pretrained) -> None:

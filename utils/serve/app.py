@@ -139,7 +139,7 @@ def add_tokens(app: FastAPI, server: Server) -> None:
     async def tokenize(body: TokenizeBody) -> dict[str, Any]:
         """Text -> ids."""
         one = server.pick(body.model)
-        encode = one.start if body.add_special_tokens else one.tokenizer.encode
+        encode = one.start if body.add_special_tokens else one.encode
         ids = await server.encode(encode, body.prompt)
         pieces = [named(one.tokenizer, i, None) for i in ids]
         return {"tokens": ids, "count": len(ids), "max_model_len": one.context, "pieces": pieces}

@@ -114,7 +114,9 @@ class TokenizeBody(Body):
 
     prompt: str
     model: str | None = None
-    add_special_tokens: bool = Field(True, description="begin as a text to write on from does")
+    add_special_tokens: bool = Field(
+        True, description="begin as a text to write on from does; false: <|...|> in it count"
+    )
 
 
 class DetokenizeBody(Body):

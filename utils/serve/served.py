@@ -10,8 +10,8 @@ import torch
 
 from data.store import end_id
 from model import TinyGPT
-from tok import END_OF_TEXT, Tokenizer
-from utils.hub.pretrained import Pretrained, read_pretrained
+from tok import Tokenizer
+from utils.hub.pretrained import Pretrained, ends, read_pretrained
 from utils.runs import run_dir
 from utils.training.checkpoint import model_config
 from utils.training.models import base_model, load_model
@@ -59,6 +59,10 @@ class Served:
         """Ids of a text to go on from, as sample.py has them."""
         return start_ids(self.tokenizer, text, self.end)
 
+    def encode(self, text: str) -> list[int]:
+        """Ids of a text in which special tokens are meant: they are read as such."""
+        return self.tokenizer.encode(text, allowed_special="all")
+
     def text(self, ids: Sequence[int]) -> str:
         """What ids say. ValueError for one that is not known."""
         return self.tokenizer.decode(ids)
@@ -78,10 +82,8 @@ class Served:
         return Marked(self.tokenizer).ids(rendered)
 
     def special(self, kind: str) -> str | None:
-        """The text of the bos or eos token: the imported model's own, else <|endoftext|>."""
-        if self.pretrained is not None:
-            return getattr(self.pretrained, kind)
-        return None if self.end is None else END_OF_TEXT
+        """The text of the bos or eos token, as an exported directory has it."""
+        return ends(self.tokenizer, self.pretrained or Pretrained(self.name)).get(kind)
 
 
 def load_served(name: str, device: torch.device, which: str = "best") -> list[Served]:
