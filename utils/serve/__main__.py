@@ -2,12 +2,14 @@
 
 python -m utils.serve --run tiny
 python -m utils.serve --run smollm2 tiny --port 8080
+python -m utils.serve --run tiny --evaluate task.yaml --out results.json
 """
 
 import asyncio
 import sys
 from argparse import Namespace
 from collections.abc import Sequence
+from pathlib import Path
 
 from tok.cli import Parser, run
 from utils.runs import latest_run
@@ -34,6 +36,15 @@ def parse(argv: Sequence[str] | None) -> Namespace:
     p.add_argument("--connections", type=int, default=2000, help="the most at once (default 2000)")
     p.add_argument("--cors", nargs="+", default=[], metavar="ORIGIN", help="pages elsewhere")
     p.add_argument("--device", default="auto", help="auto, cpu, cuda, mps")
+    p.add_argument(
+        "--evaluate",
+        nargs="+",
+        metavar="TASK.yaml",
+        help="do lm-evaluation-harness's tasks instead",
+    )
+    p.add_argument("--limit", type=int, metavar="N", help="do N samples of each task (default all)")
+    p.add_argument("--chat", action="store_true", help="ask the tasks by the run's chat template")
+    p.add_argument("--out", metavar="FILE.json", help="write what each sample got, too")
     return p.parse_args(argv)
 
 
@@ -49,17 +60,39 @@ def check(a: Namespace) -> None:
             raise ValueError(f"{name}={getattr(a, name)} must be 0 or more")
     if a.api_key == "":
         raise ValueError("the API key is empty; leave --api-key out, or give one")
+    if a.limit is not None and a.limit < 1:
+        raise ValueError(f"limit={a.limit} must be 1 or more")
+    if a.out and not Path(a.out).absolute().parent.is_dir():
+        raise ValueError(f"--out {a.out}: there is no such directory; make it first")
+    if not a.evaluate and (a.limit or a.chat or a.out):
+        raise ValueError("--limit, --chat and --out go with --evaluate TASK.yaml; add it")
     if a.host not in ("127.0.0.1", "localhost", "::1") and a.api_key is None:
         print(
             f"note: whoever reaches {a.host} may write; --api-key asks for a key", file=sys.stderr
         )
 
 
+def show_evaluation(a: Namespace, names: Sequence[str]) -> None:
+    """Evaluate a run, print the table, and write the results if there is a file for them."""
+    from utils.serve.evaluate import evaluate, table, write_results
+
+    if len(names) > 1:
+        raise ValueError(f"--evaluate takes one run, not {len(names)}; call it for each")
+    how = {"limit": a.limit, "chat": a.chat, "device": a.device, "batch_size": a.rows}
+    results = evaluate(names[0], a.evaluate, **how)
+    print(table(results))
+    if a.out:
+        write_results(results, a.out)
+
+
 def main(argv: Sequence[str] | None = None) -> None:
-    """Load the runs, and serve until Ctrl-C."""
+    """Load the runs, and serve until Ctrl-C; or evaluate one."""
     a = parse(argv)
     check(a)
     names = a.run or [str(latest_run())]
+    if a.evaluate:
+        show_evaluation(a, names)
+        return
     try:
         from utils.serve.start import serve
     except ImportError as e:
