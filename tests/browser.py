@@ -1,7 +1,8 @@
 """A headless Chromium that tests drive by the DevTools protocol, over a pipe: no package is needed.
 
 Messages are JSON, each ended by a zero byte; Chromium reads them from its file descriptor 3 and
-answers on 4. `Browser("page.html")` opens a file; keys and clicks are those of a person.
+answers on 4. `Browser("page.html")` opens a file or an address; keys and clicks are those of a
+person.
 """
 
 import base64
@@ -26,7 +27,7 @@ PATIENCE = 60  # seconds, on a busy machine
 
 
 class Browser:
-    """A page of a file, open. Use it as a context manager."""
+    """A page of a file, or at an address, open. Use it as a context manager."""
 
     def __init__(self, file, width=1200, height=900, profile="profile"):
         given, self.answers = os.pipe(), os.pipe()
@@ -59,7 +60,8 @@ class Browser:
         for domain in ("Page", "Network", "Runtime", "Log"):
             self.call(f"{domain}.enable")
         self.resize(width, height)
-        self.call("Page.navigate", url=Path(file).resolve().as_uri())
+        address = file if "://" in str(file) else Path(file).resolve().as_uri()
+        self.call("Page.navigate", url=address)
 
     def __enter__(self):
         return self
