@@ -60,7 +60,7 @@ class CachedDecoder:
 
     def new_cache(self, B: int, device: torch.device, S: int | None = None) -> KVCache:
         """Make an empty cache of the model's dtype."""
-        dtype = self.model.tok_emb.weight.dtype
+        dtype = next(self.model.parameters()).dtype
         return KVCache(self.model.config, B, S, device=device, dtype=dtype)
 
     def read(self, rows: list[int], text: Tensor, lengths: list[int]) -> None:

@@ -27,7 +27,7 @@ class Batch:
 
     def __init__(self, model: TinyGPT, rows: int, size: int, prefix_bytes: int) -> None:
         self.model, self.size = model, size
-        like = model.tok_emb.weight
+        like = next(model.parameters())
         self.rows = Rows(model.config, rows, size, like)
         self.prefixes = Prefixes(prefix_bytes)
         self.reading: deque[Text] = deque()
@@ -36,7 +36,7 @@ class Batch:
 
     def join(self, text: Text) -> None:
         """Begin with a text."""
-        like = self.model.tok_emb.weight
+        like = next(self.model.parameters())
         cache = KVCache(self.model.config, 1, self.size, device=like.device, dtype=like.dtype)
         text.cache = cache
         if text.request.score:  # the logits of all its prompt are wanted

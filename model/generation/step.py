@@ -20,20 +20,21 @@ from model.gpt import MLP, Block, TinyGPT, is_plain
 from model.norm import Norm
 
 Layer = Callable[[Tensor], Tensor]
-OURS = {TinyGPT, Block, CausalSelfAttention, MLP, Norm, nn.ModuleList, nn.Embedding, nn.Identity}
+OURS = {TinyGPT, Block, CausalSelfAttention, MLP, Norm, nn.ModuleList, nn.Identity}
+ANY_KIND = nn.Linear, nn.Embedding  # quantized, with adapters, in pieces
 TRIALS = 6
 
 
 def can_step(model: nn.Module) -> bool:
     """Whether a TokenStep computes what the model does: all parts are ours, and none is hooked.
 
-    It attends by torch's kernel, and linear layers may be of any kind.
+    It attends by torch's kernel; linear layers and embeddings may be of any kind.
     """
     if type(model) is not TinyGPT or model.config.attn == "naive":
         return False
     if module._global_forward_hooks or module._global_forward_pre_hooks:
         return False
-    parts = [m for m in model.modules() if not isinstance(m, nn.Linear)]
+    parts = [m for m in model.modules() if not isinstance(m, ANY_KIND)]
     hooked = any(m._forward_hooks or m._forward_pre_hooks or "forward" in vars(m) for m in parts)
     return not hooked and all(type(m) in OURS for m in parts)
 

@@ -109,7 +109,7 @@ class Chat:
         self.model, self.tokenizer, self.template = model, tokenizer, template
         self.marked, self.stops, self.seed, self.note = Marked(tokenizer), stops, seed, note
         self.ends = ends_of_turn(template, self.marked)
-        weight = model.tok_emb.weight
+        weight = next(model.parameters())
         kept = KVCache(model.config, 1, device=weight.device, dtype=weight.dtype)
         self.sampling = {**sampling, "cache": cache, "kept": kept if cache else None}
         self.sampling["vocab_size"] = min(tokenizer.vocab_size, model.config.vocab_size)
