@@ -75,6 +75,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     from data.store import end_id  # here, not above: flags are checked before torch is imported
     from model import few_rows
+    from model.adapt.quant import count
     from utils.device import pick_device
     from utils.training.models import load_model
     from utils.writing.novelty import novelty, training_text, training_words
@@ -86,7 +87,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     training = training_text(path, checkpoint) if a.novelty else None
     end = end_id(checkpoint["data"], tokenizer)
     tell_limits(a, model, tokenizer, prompts, end)
-    note(f"{path}/{a.ckpt}.pt, step {checkpoint['step']}, {model.n_params():,} parameters")
+    note(f"{path}/{a.ckpt}.pt, step {checkpoint['step']}, {count(model):,} parameters")
     few_rows(model.to(device).eval(), 1 if a.show_probs else len(prompts))
     for _ in adapters_on_and_off(a, model):
         written = write(a, model, tokenizer, prompts, end, template)

@@ -27,7 +27,7 @@ ORDER = {  # inside a room: what stands earlier may not import what stands later
     "data": "text hashes download store encode overlap phases loader permutation sampler prepare "
     "mixture plots stories",
     "utils": "device recipe config runs distributed training writing reporting hub ladder bench "
-    "flags session forecast serve",
+    "compress flags session forecast serve",
 }
 COMMANDS = {"chaos", "exercises", "failures", "judge", "look", "notebooks", "plot"}  # python -m
 COMMANDS |= {"settings_table", "tokenizer_report"}  # they stand on top of all

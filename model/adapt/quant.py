@@ -209,14 +209,16 @@ def dequantize(model: TinyGPT) -> TinyGPT:
 def restore(model: TinyGPT, state: Mapping[str, Tensor]) -> TinyGPT:
     """Make a model's layers those of a quantized model's state dict, in place; gives the model.
 
-    Nothing happens for a plain one. The rest of the state is yet to be loaded. Raises ValueError
-    for codes that are not of the model's layers.
+    Nothing happens for a plain one. The state is yet to be loaded, with assign=True. Raises
+    ValueError for codes that are not of the model's layers.
     """
-    layers = places(model)
-    for name in [key.removesuffix(".q") for key in state if key.endswith(".q")]:
+    names = [key.removesuffix(".q") for key in state if key.endswith(".q")]
+    layers = places(model) if names else {}
+    for name in names:
         if name not in layers or f"{name}.scale" not in state:
             raise ValueError(f"{name}.q is of no layer that this model has")
-        codes = Codes(*(state.get(f"{name}.{part}") for part in PARTS))  # type: ignore[arg-type]
+        parts = (state.get(f"{name}.{part}") for part in PARTS)
+        codes = Codes(*(t if t is None else t.to("meta") for t in parts))  # type: ignore[arg-type]
         check_codes(codes, name, layers[name].weight.shape)
         replace_layer(model, name, quantized(layers[name], codes))
     return model

@@ -3,6 +3,7 @@
 Each takes the flags, the device, its limits and `say`, for messages on the way.
 """
 
+import copy
 import itertools
 from argparse import Namespace
 from collections.abc import Callable, Iterator, Mapping
@@ -44,7 +45,7 @@ from utils.bench.timing import summary, take_turns
 from utils.bench.workloads import Shape, gpt, peak_of_steps, stepper, writer
 from utils.device import Device
 from utils.runs import run_dir
-from utils.training.models import load_model, merged
+from utils.training.models import in_floats, load_model, merged
 
 SHAPES: dict[str, Shape] = {  # name: (layers, heads, d_model, block_size, batch_size, vocab_size)
     "4x128": (4, 4, 128, 64, 12, 65),
@@ -162,7 +163,8 @@ def bench_write(a: Namespace, device: Device, limits: Limits, say: Say) -> Itera
 def bench_run(a: Namespace, device: Device, limits: Limits, say: Say) -> Iterator[Race]:
     """A run of one's own writes the likeliest tokens after prompts, beside transformers."""
     model = few_rows(merged(load_model(run_dir(a.run))[0]).to(device.device)).eval()
-    c, peer = model.config, same_in_transformers(model, say)
+    floats = in_floats(copy.deepcopy(model))  # of a quantized run, too
+    c, peer = model.config, same_in_transformers(floats, say)
     for T in (T for T in PROMPTS if c.block_size >= T + ANSWER):
         prompt = torch.randint(c.vocab_size, (1, T), generator=torch.Generator().manual_seed(0))
         prompt = prompt.to(device.device)
@@ -237,7 +239,7 @@ def bench_serve(a: Namespace, device: Device, limits: Limits, say: Say) -> Itera
             write = partial(client.ask, tokens=WRITTEN)
             contenders[f"{name}at once"] = at_once(write, prompts)
             contenders[f"{name}in turn"] = in_turn(write, prompts)
-        if peer := same_in_transformers(merged(model), say):
+        if peer := same_in_transformers(in_floats(copy.deepcopy(model)), say):
             other = partial(in_transformers, peer, tokenizer)
             contenders["transformers"] = in_turn(other, prompts)
         yield Race(f"{CLIENTS} x {WRITTEN} tokens", contenders, CLIENTS * WRITTEN, warmup=1)
@@ -266,7 +268,7 @@ def in_transformers(peer: SameInTransformers, tokenizer: tok.Tokenizer, prompt: 
 
 def write_after(model: TinyGPT, tokenizer: tok.Tokenizer, prompt: str) -> list[int]:
     """The likeliest ids after a text."""
-    ids = torch.tensor([tokenizer.encode(prompt)], device=model.tok_emb.weight.device)
+    ids = torch.tensor([tokenizer.encode(prompt)], device=next(model.parameters()).device)
     return greedy(model, ids)
 
 

@@ -12,7 +12,7 @@ from utils.hub.pretrained import Pretrained, read_pretrained
 from utils.hub.sources import Found, read_json
 from utils.hub.weights import read_safetensors, write_safetensors
 from utils.runs import run_dir
-from utils.training.models import base_of, load_model, merged
+from utils.training.models import base_of, in_floats, load_model, merged
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 
@@ -53,6 +53,7 @@ def import_adapters(source: Path, path: Path, base: str | None, merge: bool) -> 
     model, tokenizer, below = load_model(run_dir(base))
     if below.get("base"):
         raise ValueError(f"{base} has adapters itself; give its base")
+    model = in_floats(model)
     try:
         said = read_json(source / CONFIG)
         state, lora = from_peft(read_safetensors(source / WEIGHTS), said, model.config)

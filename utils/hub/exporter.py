@@ -24,7 +24,7 @@ from utils.hub.gguf import package
 from utils.hub.pretrained import Pretrained, ends, read_pretrained
 from utils.hub.sources import CONTROL, PRE
 from utils.hub.weights import write_safetensors
-from utils.training.models import load_model, merged
+from utils.training.models import in_floats, load_model
 
 ARCHITECTURES = {"gpt2": "GPT2LMHeadModel", "llama": "LlamaForCausalLM"}
 FILES = {"config.json", "generation_config.json", "model.safetensors", "README.md"}
@@ -45,7 +45,7 @@ def export(run: Path, to: str, path: str, *, dtype: str = "F32", which: str = "b
         kind = type(tokenizer).__name__
         raise ValueError(f"{run} has a {kind}, which no other program reads; train with BPE")
     origin = read_pretrained(run) or Pretrained(run.name)
-    model = merged(model)
+    model = in_floats(model)
     if to == "hf":
         written = write_hf(Path(path), run, model, tokenizer, origin, checkpoint)
     else:

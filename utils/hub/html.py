@@ -20,6 +20,7 @@ import torch
 
 from data.store import end_id
 from model import GPTConfig, TinyGPT, generate
+from model.adapt.quant import count
 from model.rope_scaling import scaled_frequencies
 from tok import BPETokenizer, CharTokenizer, Tokenizer
 from tok.bpe.merges import MergeTable
@@ -27,7 +28,7 @@ from tok.bpe.pretokenize import PATTERNS
 from tok.files import replacing
 from utils.hub.exporter import megabytes, named
 from utils.hub.packed import TYPES, own_state, packed
-from utils.training.models import assembled, load_model, merged
+from utils.training.models import assembled, in_floats, load_model
 from utils.writing.defaults import SAMPLING
 from utils.writing.text import start_ids
 
@@ -49,12 +50,12 @@ def export_html(run: Path, path: Path, dtype: str = "F16", which: str = "best") 
     model, tokenizer, checkpoint = load_model(run, which)
     if (kind := checkpoint.get("kind", "gpt")) != "gpt":
         raise ValueError(f"{run} is a model of kind {kind}; a page can run kind gpt only")
-    if (n := model.n_params()) > LARGEST:
+    if (n := count(model)) > LARGEST:
         cure = "train a smaller one, or take --to gguf"
         raise ValueError(f"{run} has {n:,} parameters, a page at most {LARGEST:,}; {cure}")
     if path.exists():
         raise ValueError(f"{path} exists; choose another, or remove it")
-    text, gap = page(run.name, merged(model).eval(), tokenizer, checkpoint, dtype)
+    text, gap = page(run.name, in_floats(model).eval(), tokenizer, checkpoint, dtype)
     path.parent.mkdir(parents=True, exist_ok=True)
     with named(path), replacing(path) as part:
         Path(part).write_text(text, encoding="utf-8", newline="\n")

@@ -11,6 +11,7 @@ from fastapi.responses import JSONResponse, PlainTextResponse, Response, Streami
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 
+from model.adapt.quant import count
 from utils.serve.choices import named
 from utils.serve.errors import Refused, refusal
 from utils.serve.files import add_page
@@ -115,7 +116,7 @@ def add_writing(app: FastAPI, server: Server) -> None:
                 "owned_by": "llm-tiny",
                 "max_model_len": one.context,
                 "chat": one.template is not None,
-                "parameters": one.model.n_params(),
+                "parameters": count(one.model),
             }
             for one in server.served.values()
         ]

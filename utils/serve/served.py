@@ -10,6 +10,7 @@ import torch
 
 from data.store import end_id
 from model import TinyGPT
+from model.adapt.quant import count
 from tok import Tokenizer
 from utils.hub.pretrained import Pretrained, ends, read_pretrained
 from utils.runs import run_dir
@@ -124,5 +125,5 @@ def load_all(
             if one.name in served:
                 raise ValueError(f"two runs are called {one.name}; rename one, or serve it alone")
             served[one.name] = one
-            say(f"{one.name}: {one.model.n_params():,} parameters, {one.context} tokens")
+            say(f"{one.name}: {count(one.model):,} parameters, {one.context} tokens")
     return served

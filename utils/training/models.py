@@ -16,6 +16,7 @@ from data.store import TokenDataset
 from model import MODELS, GPTConfig, TinyGPT
 from model.adapt.lora import add_lora, frozen_to, load_lora, lora_state, merge_lora
 from model.adapt.lora_config import LoRAConfig
+from model.adapt.quant import dequantize, restore
 from tok.storage import fingerprint
 from utils.config import Settings, recorded_settings
 from utils.runs import RUNS, check_apart, run_dir
@@ -52,7 +53,7 @@ def assembled(kind: str, config: GPTConfig, state: State) -> TinyGPT:
     Of learned positions the first block_size count; ValueError if the state has fewer.
     """
     with torch.device("meta"), NothingDrawn():
-        model = MODELS[kind][1](config)
+        model = restore(MODELS[kind][1](config), state)
     weights = dict(state)
     if config.pos == "learned":
         n, T = len(state["pos_emb.weight"]), config.block_size
@@ -60,7 +61,7 @@ def assembled(kind: str, config: GPTConfig, state: State) -> TinyGPT:
             raise ValueError(f"block_size={T}, but {n} positions were learned; lower it to {n}")
         weights["pos_emb.weight"] = state["pos_emb.weight"][:T]
     model.load_state_dict(weights, assign=True)  # strict
-    if config.tie_weights:
+    if config.tie_weights and "head.weight" in state:
         model.head.weight = model.tok_emb.weight
     return model
 
@@ -112,7 +113,7 @@ def base_model(base: Source, config: GPTConfig, near: Path = RUNS) -> TinyGPT:
     run = find_base(base, near)
     checkpoint = load_checkpoint(checkpoint_path(run, base["ckpt"]), mmap=True)
     with fitting(str(run)):
-        return build_model(checkpoint, config, near)
+        return dequantize(build_model(checkpoint, config, near))  # adapters stand on floats
 
 
 def build_model(
@@ -151,6 +152,11 @@ def load_model(run: Path, which: str = "best") -> tuple[TinyGPT, tok.Tokenizer, 
 def merged(model: TinyGPT) -> TinyGPT:
     """The model without adapters, their products added to its weights; itself if it has none."""
     return merge_lora(model) if lora_state(model) else model
+
+
+def in_floats(model: TinyGPT) -> TinyGPT:
+    """The model without adapters and integers: the weights that it computes with, float32."""
+    return dequantize(merged(model))
 
 
 def adapted(model: TinyGPT, lora: LoRAConfig, seed: int, dtype: torch.dtype) -> TinyGPT:
@@ -197,7 +203,7 @@ def pretrained_model(
             raise ValueError(f"{run} has adapters itself; {cure}")
         return on_base(source, config, settings, dtype, run.parent), source
     with fitting(str(run)):
-        model = merged(build_model(checkpoint, config, run.parent))
+        model = in_floats(build_model(checkpoint, config, run.parent))
     own = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     return assembled(checkpoint.get("kind", "gpt"), config, own), source
 

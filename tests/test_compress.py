@@ -1,0 +1,209 @@
+"""`python -m utils.compress`: runs in 8 and 4 bits, which every script takes."""
+
+import json
+
+import pytest
+import torch
+from hub_models import make_run
+
+import eval as eval_script
+import sample
+from model import generate
+from model.adapt.quant import dequantize, quantize, quantized_layers
+from utils.compress.__main__ import main
+from utils.hub.__main__ import main as hub
+from utils.training.models import load_model
+from utils.writing.text import start_ids
+
+IDS = torch.tensor([[3, 1, 4, 1, 5, 9, 2, 6], [2, 7, 1, 8, 2, 8, 1, 8]])
+
+
+@pytest.fixture
+def float_run(tmp_path):
+    """The run `runs/whole`, a small LLaMA with a chat template."""
+    make_run(tmp_path / "runs" / "whole", "llama", d_ff=128, tie_weights=True)
+    return tmp_path / "runs" / "whole"
+
+
+def logits(model):
+    with torch.no_grad():
+        return model.eval()(IDS)[0]
+
+
+@pytest.mark.parametrize(
+    ("flags", "how"),
+    [
+        (["--int8"], (8, 32, 8)),
+        (["--int4"], (4, 32, 8)),
+        (["--int4", "--group", "64", "--embedding-bits", "4"], (4, 64, 4)),
+        (["--int4", "--embedding-bits", "32"], (4, 32, 32)),
+    ],
+)
+def test_the_run_is_the_quantized_model(float_run, flags, how, capsys):
+    main(["whole", *flags, "--out", "small"])
+    said = capsys.readouterr().out
+    whole, tokenizer, _ = load_model(float_run)
+    model, kept, checkpoint = load_model(float_run.with_name("small"))
+    assert torch.equal(logits(model), logits(quantize(whole, *how)))
+    assert kept.vocab_size == tokenizer.vocab_size
+    assert checkpoint["quantized"] == dict(
+        zip(("bits", "group", "embedding_bits"), how, strict=True)
+    )
+    assert f"{how[0]} bits" in said
+    assert (float_run.with_name("small") / "pretrained.json").exists()
+
+
+def test_the_file_is_as_small_as_it_says(float_run, capsys):
+    """Two integers of 4 bits a byte, and of a tied head one matrix."""
+    make_run(float_run.with_name("wide"), "llama", d_model=256, tie_weights=True, d_ff=512)
+    main(["wide", "--int4", "--out", "small"])
+    model, _, _ = load_model(float_run.with_name("small"))
+    n = (
+        sum(m.weight.numel() for m in quantized_layers(model).values())
+        - model.tok_emb.weight.numel()
+    )
+    exact = (n - 300 * 256) * (4 + 32 / 32) / 8 + 300 * (256 + 4)  # fp16 scale and zero for 32
+    size = (float_run.with_name("small") / "best.pt").stat().st_size
+    assert exact < size < exact + 5 * 256 * 4 + 40_000  # norms, names, settings
+    assert size < 0.2 * (float_run.with_name("wide") / "best.pt").stat().st_size
+    assert "bits each" in capsys.readouterr().out
+
+
+def test_sample_and_eval_take_it(float_run, capsys, text_file):
+    main(["whole", "--int4", "--out", "small"])
+    model, tokenizer, _ = load_model(float_run.with_name("small"))
+    model.eval()
+    end = tokenizer.special_tokens["<|endoftext|>"]
+    sample.main(["--run", "small", "--prompt", "the dog", "--steps", "8", "--temp", "0"])
+    known = generate(model, [start_ids(tokenizer, "the dog", end)], 8, temperature=0)
+    assert tokenizer.decode([int(i) for i in known]) in capsys.readouterr().out
+    text = ["--data", str(text_file)]
+    eval_script.main(["--run", "small", *text])
+    scores = json.loads((float_run.with_name("small") / "eval-other.json").read_text("utf-8"))
+    eval_script.main(["--run", "whole", *text])
+    whole = json.loads((float_run / "eval-other.json").read_text("utf-8"))
+    assert scores["base"] == whole["model"]  # the floats, for comparison
+    assert scores["model"]["val_loss"] == pytest.approx(whole["model"]["val_loss"], rel=0.05)
+    assert scores["model"] != whole["model"]
+
+
+def test_a_trained_run_keeps_its_text(toy_run, capsys):
+    """And its step, so that eval.py scores what it was trained on."""
+    main(["my", "--int8", "--out", "small"])
+    eval_script.main(["--run", "small"])
+    assert "step 6" in capsys.readouterr().out
+    scores = json.loads((toy_run.with_name("small") / "eval.json").read_text("utf-8"))
+    assert scores["model"]["val_loss"] == pytest.approx(scores["base"]["val_loss"], rel=1e-3)
+
+
+def test_what_is_made_of_it_has_its_values(float_run, tmp_path):
+    """Exports, and trainings that begin with it, have the floats that it computes with."""
+    main(["whole", "--int4", "--out", "small"])
+    floats = dequantize(load_model(float_run.with_name("small"))[0])
+    hub(["export", "small", "--to", "hf", str(tmp_path / "exported")])
+    hub(["import", str(tmp_path / "exported"), "--run", "back"])
+    back, _, _ = load_model(float_run.with_name("back"))
+    assert torch.equal(logits(back), logits(floats))
+
+
+@pytest.mark.parametrize("lora", [[], ["--lora", "2"]])
+def test_a_training_begins_with_its_values(float_run, text_file, lora):
+    """With adapters they are what adapters learn beside, and are merged into."""
+    import train
+
+    main(["whole", "--int4", "--out", "small"])
+    floats = dequantize(load_model(float_run.with_name("small"))[0])
+    flags = ["--init", "small", "--data", str(text_file), "--steps", "1", "--eval_every", "1"]
+    quick = [
+        "--lr",
+        "1e-30",
+        "--sample",
+        "0",
+        "--batch_size",
+        "2",
+        "--block_size",
+        "16",
+        "--device",
+        "cpu",
+    ]
+    assert train.main([*flags, *quick, *lora, "--run", "tuned", "--dtype", "float32"]) == 0
+    tuned, _, checkpoint = load_model(float_run.with_name("tuned"))
+    assert bool(checkpoint["base"]) == bool(lora)
+    torch.testing.assert_close(logits(tuned), logits(floats))
+
+
+def test_adapters_are_merged_first(toy_run, text_file):
+    """What is rounded is the sum."""
+    import train
+
+    flags = [
+        "--init",
+        "my",
+        "--data",
+        str(text_file),
+        "--lora",
+        "2",
+        "--steps",
+        "2",
+        "--device",
+        "cpu",
+    ]
+    assert train.main([*flags, "--run", "tuned", "--sample", "0", "--eval_every", "2"]) == 0
+    main(["tuned", "--int8", "--out", "small"])
+    hub(["import", "tuned", "--merge", "--run", "sum"])
+    whole, _, _ = load_model(toy_run.with_name("sum"))
+    model, _, checkpoint = load_model(toy_run.with_name("small"))
+    assert checkpoint["base"] is None
+    assert torch.equal(logits(model), logits(quantize(whole, 8)))
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        (["--int4", "--group", "128"], "a row of 64 weights is less than a group of 128"),
+        (["--int8", "--group", "32"], "--group is for --int4"),
+        (["--int8", "--embedding-bits", "4"], "--embedding-bits 4 is for --int4"),
+        (["--int4", "--group", "48"], "invalid choice: 48"),
+        ([], "one of the arguments --int8 --int4 is required"),
+        (["--int4", "--int8"], "not allowed with"),
+        (["--int4", "--ckpt", "last"], "no checkpoint"),
+    ],
+)
+def test_bad_input_is_one_line_and_writes_nothing(float_run, flags, says, error_of):
+    assert says in error_of(main, "whole", *flags, "--out", "small")
+    assert [p.name for p in float_run.parent.iterdir()] == ["whole"]
+
+
+def test_other_bad_input(float_run, toy_run, error_of):
+    assert "no run" in error_of(main, "nothing", "--int8", "--out", "small")
+    assert "must name another run" in error_of(main, "whole", "--int8", "--out", "runs/whole")
+    narrow = error_of(main, "my", "--int4", "--out", "small")
+    assert "a row of 16 weights is less than a group of 32; take --int8" in narrow
+    assert not (toy_run.parent / "small").exists()
+    main(["whole", "--int8", "--out", "small"])
+    assert "quantized already" in error_of(main, "small", "--int4", "--out", "smaller")
+
+
+def test_a_full_disk_leaves_nothing(float_run, error_of, monkeypatch):
+    def full(*a, **k):
+        raise RuntimeError("PytorchStreamWriter failed writing file data/0: file write failed")
+
+    monkeypatch.setattr("torch.save", full)
+    assert "is the disk full?" in error_of(main, "whole", "--int8", "--out", "small")
+    assert [p.name for p in float_run.parent.iterdir()] == ["whole"]
+
+
+def test_damaged_codes_are_named(float_run, error_of):
+    main(["whole", "--int4", "--out", "small"])
+    file = float_run.with_name("small") / "best.pt"
+    checkpoint = torch.load(file, weights_only=True)
+    checkpoint["model"]["blocks.1.mlp.up.q"] = checkpoint["model"]["blocks.1.mlp.up.q"][:-1]
+    torch.save(checkpoint, file)
+    said = error_of(sample.main, "--run", "small", "--prompt", "the")
+    assert "blocks.1.mlp.up has codes (127, 32)" in said
+
+
+def test_layers_without_a_kernel_are_said(float_run, capsys):
+    """300 rows are no multiple of 16: the head is multiplied in float32."""
+    main(["whole", "--int4", "--embedding-bits", "4", "--out", "small"])
+    assert "no kernel for 1 of its layers (head): smaller, not faster" in capsys.readouterr().out

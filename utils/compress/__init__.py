@@ -1,0 +1,1 @@
+"""Runs made smaller: weights in integers."""

@@ -1,0 +1,48 @@
+"""Make a run smaller: its weights in 8 or 4 bits.
+
+python -m utils.compress my --int8 --out my8            # sample.py, eval.py and bench.py take it
+python -m utils.compress my --int4 --out my4            # groups of 32 weights, embeddings in 8 bits
+python -m utils.compress my --int4 --group 64 --embedding-bits 4 --out my4
+"""
+
+from argparse import Namespace
+from collections.abc import Sequence
+
+from tok.cli import Parser, run
+from utils.runs import run_dir
+
+GROUPS = 32, 64, 128
+
+
+def parse(argv: Sequence[str] | None) -> Namespace:
+    """Read the flags. ValueError for those that do not go together."""
+    p = Parser(prog="python -m utils.compress", description=__doc__)
+    p.add_argument("source", metavar="RUN", help="a name under runs/, or a path")
+    ways = p.add_mutually_exclusive_group(required=True)
+    ways.add_argument("--int8", action="store_true", help="8 bits, a scale for each output")
+    ways.add_argument("--int4", action="store_true", help="4 bits, a scale and zero for each group")
+    p.add_argument("--group", type=int, choices=GROUPS, help="weights in a group (default 32)")
+    about = "of embedding and head (default 8; 32 leaves them as they are)"
+    p.add_argument("--embedding-bits", type=int, choices=(4, 8, 32), default=8, help=about)
+    p.add_argument("--out", required=True, metavar="RUN", help="the run to make")
+    p.add_argument("--ckpt", default="best", choices=("best", "last"), help="which checkpoint")
+    a = p.parse_args(argv)
+    if a.int8 and a.embedding_bits == 4:
+        raise ValueError("--embedding-bits 4 is for --int4; leave it out")
+    if a.int8 and a.group:
+        raise ValueError("--group is for --int4; 8 bits have a scale for each output")
+    return a
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Compress a run."""
+    a = parse(argv)
+
+    from utils.compress.quantized import Bits, compress
+
+    bits = Bits(8 if a.int8 else 4, a.group or GROUPS[0], a.embedding_bits)
+    compress(run_dir(a.source), run_dir(a.out), bits, a.ckpt)
+
+
+if __name__ == "__main__":
+    run(main)
