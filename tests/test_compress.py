@@ -46,9 +46,8 @@ def test_the_run_is_the_quantized_model(float_run, flags, how, capsys):
     model, kept, checkpoint = load_model(float_run.with_name("small"))
     assert torch.equal(logits(model), logits(quantize(whole, *how)))
     assert kept.vocab_size == tokenizer.vocab_size
-    assert checkpoint["quantized"] == dict(
-        zip(("bits", "group", "embedding_bits"), how, strict=True)
-    )
+    keys = "bits", "group", "embedding_bits", "method"
+    assert checkpoint["quantized"] == dict(zip(keys, (*how, ""), strict=True))
     assert f"{how[0]} bits" in said
     assert (float_run.with_name("small") / "pretrained.json").exists()
 
@@ -167,6 +166,10 @@ def test_adapters_are_merged_first(toy_run, text_file):
         ([], "one of the arguments --int8 --int4 is required"),
         (["--int4", "--int8"], "not allowed with"),
         (["--int4", "--ckpt", "last"], "no checkpoint"),
+        (["--int4", "--gptq"], "goes with --calibrate FILE"),
+        (["--int4", "--calibrate", "x.txt"], "goes with --calibrate FILE"),
+        (["--int8", "--gptq", "--calibrate", "x.txt"], "are for --int4"),
+        (["--int4", "--gptq", "--calibrate", "x.txt"], "x.txt"),
     ],
 )
 def test_bad_input_is_one_line_and_writes_nothing(float_run, flags, says, error_of):
@@ -207,3 +210,27 @@ def test_layers_without_a_kernel_are_said(float_run, capsys):
     """300 rows are no multiple of 16: the head is multiplied in float32."""
     main(["whole", "--int4", "--embedding-bits", "4", "--out", "small"])
     assert "no kernel for 1 of its layers (head): smaller, not faster" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("flags", [["--gptq"], ["--awq"], ["--gptq", "--awq"]])
+def test_calibrated_rounding_is_nearer_to_the_floats(float_run, text_file, flags, capsys):
+    more = [*flags, "--calibrate", str(text_file)]
+    main(["whole", "--int4", "--group", "64", *more, "--out", "read"])
+    assert "by " + "+".join(sorted(f[2:] for f in flags)) in capsys.readouterr().out
+    main(["whole", "--int4", "--group", "64", "--out", "plain"])
+    whole, tokenizer, _ = load_model(float_run)
+    ids = torch.tensor([tokenizer.encode(text_file.read_text("utf-8"))[:1440]]).view(-1, 48)
+    with torch.no_grad():
+        exact = whole.eval()(ids)[0]
+        off = [
+            (load_model(float_run.with_name(name))[0].eval()(ids)[0] - exact).norm()
+            for name in ("read", "plain")
+        ]
+    assert off[0] < off[1]
+
+
+def test_a_short_calibration_text_is_refused(float_run, text_file, error_of):
+    text_file.write_text("too short", encoding="utf-8")
+    said = error_of(main, "whole", "--int4", "--gptq", "--calibrate", text_file, "--out", "small")
+    assert "tokens; calibration needs at least 128" in said
+    assert not float_run.with_name("small").exists()

@@ -3,10 +3,12 @@
 python -m utils.compress my --int8 --out my8            # sample.py, eval.py and bench.py take it
 python -m utils.compress my --int4 --out my4            # groups of 32 weights, embeddings in 8 bits
 python -m utils.compress my --int4 --group 64 --embedding-bits 4 --out my4
+python -m utils.compress my --int4 --gptq --awq --calibrate my.txt --out my4
 """
 
 from argparse import Namespace
 from collections.abc import Sequence
+from pathlib import Path
 
 from tok.cli import Parser, run
 from utils.runs import run_dir
@@ -24,6 +26,9 @@ def parse(argv: Sequence[str] | None) -> Namespace:
     p.add_argument("--group", type=int, choices=GROUPS, help="weights in a group (default 32)")
     about = "of embedding and head (default 8; 32 leaves them as they are)"
     p.add_argument("--embedding-bits", type=int, choices=(4, 8, 32), default=8, help=about)
+    p.add_argument("--gptq", action="store_true", help="make up for each column's error by others")
+    p.add_argument("--awq", action="store_true", help="scale inputs first: large ones round finer")
+    p.add_argument("--calibrate", metavar="FILE", help="the text that --gptq and --awq read")
     p.add_argument("--out", required=True, metavar="RUN", help="the run to make")
     p.add_argument("--ckpt", default="best", choices=("best", "last"), help="which checkpoint")
     a = p.parse_args(argv)
@@ -31,6 +36,10 @@ def parse(argv: Sequence[str] | None) -> Namespace:
         raise ValueError("--embedding-bits 4 is for --int4; leave it out")
     if a.int8 and a.group:
         raise ValueError("--group is for --int4; 8 bits have a scale for each output")
+    if a.int8 and (a.gptq or a.awq):
+        raise ValueError("--gptq and --awq are for --int4; 8 bits lose next to nothing")
+    if (a.gptq or a.awq) != bool(a.calibrate):
+        raise ValueError("--gptq or --awq goes with --calibrate FILE, a text as the model reads")
     return a
 
 
@@ -40,8 +49,10 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     from utils.compress.quantized import Bits, compress
 
-    bits = Bits(8 if a.int8 else 4, a.group or GROUPS[0], a.embedding_bits)
-    compress(run_dir(a.source), run_dir(a.out), bits, a.ckpt)
+    method = "+".join(name for name in ("awq", "gptq") if getattr(a, name))
+    bits = Bits(8 if a.int8 else 4, a.group or GROUPS[0], a.embedding_bits, method)
+    text = Path(a.calibrate) if a.calibrate else None
+    compress(run_dir(a.source), run_dir(a.out), bits, a.ckpt, text)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from model import TinyGPT
 from model.adapt.quant import QuantLinear, count, quantize, quantized_layers
+from utils.compress.calibrate import calibrated, calibration_ids
 from utils.config import flat, recorded_settings, write_yaml
 from utils.hub.pretrained import NAME as PRETRAINED
 from utils.runs import new_run
@@ -23,27 +24,34 @@ class Bits:
     bits: int
     group: int = 32  # of 4 bits
     embedding_bits: int = 8  # of tok_emb and head; 32 leaves them as they are
+    method: str = ""  # awq, gptq, or both: rounded by what layers read
 
     def __str__(self) -> str:
         """In words: `4 bits in groups of 32, embeddings 8 bits`."""
         groups = f" in groups of {self.group}" if self.bits == 4 else ""
         other = f", embeddings {self.embedding_bits} bits" * (self.embedding_bits != self.bits)
-        return f"{self.bits} bits{groups}{other}"
+        return f"{self.bits} bits{groups}{other}" + f" by {self.method}" * bool(self.method)
 
 
-def compress(source: Path, out: Path, bits: Bits, which: str = "best") -> None:
+def compress(
+    source: Path, out: Path, bits: Bits, which: str = "best", text: Path | None = None
+) -> None:
     """Make the run `out` of the run `source` with rounded weights, and say what it is.
 
-    Raises ValueError for a run that is quantized, or has a layer that cannot be.
+    Methods need a calibration text. Raises ValueError for a run that is quantized, or has a layer
+    that cannot be, or a text that is too short.
     """
     if out.resolve() == source.resolve():
         raise ValueError(f"--out must name another run than {source}, which stays as it is")
-    model, _, checkpoint = load_model(source, which)
+    model, tokenizer, checkpoint = load_model(source, which)
     if checkpoint.get("quantized"):
         raise ValueError(f"{source} is quantized already; compress the run that it was made from")
-    model = merged(model)
-    before = size_of(model)
-    quantize(model, bits.bits, bits.group, bits.embedding_bits)
+    model = merged(model).eval()
+    before, made = size_of(model), {}
+    if text is not None:
+        ids = calibration_ids(text, tokenizer, model)
+        made = calibrated(model, ids, bits.group, bits.method)
+    quantize(model, bits.bits, bits.group, bits.embedding_bits, made)
     write(source, out, model, checkpoint, base_of(source, which), bits)
     report(out, model, before, bits)
 
