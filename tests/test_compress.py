@@ -1,6 +1,7 @@
 """`python -m utils.compress`: runs in 8 and 4 bits, which every script takes."""
 
 import json
+import math
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ import eval as eval_script
 import sample
 from model import generate
 from model.adapt.quant import dequantize, quantize, quantized_layers
+from utils.compress import table
 from utils.compress.__main__ import main
 from utils.hub.__main__ import main as hub
 from utils.training.models import load_model
@@ -163,7 +165,9 @@ def test_adapters_are_merged_first(toy_run, text_file):
         (["--int8", "--group", "32"], "--group is for --int4"),
         (["--int8", "--embedding-bits", "4"], "--embedding-bits 4 is for --int4"),
         (["--int4", "--group", "48"], "invalid choice: 48"),
-        ([], "one of the arguments --int8 --int4 is required"),
+        ([], "one of the arguments --int8 --int4 --table is required"),
+        (["--table", "--data", "x.txt"], "--table makes none"),
+        (["--int8", "--data", "x.txt"], "--table goes with --data"),
         (["--int4", "--int8"], "not allowed with"),
         (["--int4", "--ckpt", "last"], "no checkpoint"),
         (["--int4", "--gptq"], "goes with --calibrate FILE"),
@@ -234,3 +238,52 @@ def test_a_short_calibration_text_is_refused(float_run, text_file, error_of):
     said = error_of(main, "whole", "--int4", "--gptq", "--calibrate", text_file, "--out", "small")
     assert "tokens; calibration needs at least 128" in said
     assert not float_run.with_name("small").exists()
+
+
+def test_nearness_by_hand():
+    p = torch.tensor([[0.5, 0.25, 0.25], [0.25, 0.25, 0.5]]).log()
+    q = torch.tensor([[0.25, 0.5, 0.25], [0.25, 0.25, 0.5]]).log()
+    near = table.nearness(p, q, torch.tensor([1, 2]))
+    assert near.ppl == pytest.approx(2.0)
+    assert near.kl == pytest.approx(0.25 * math.log(2) / 2)
+    assert near.top1 == 0.5
+    assert table.nearness(p, p, torch.tensor([0, 0])).kl == 0
+
+
+def test_equal_share():
+    assert table.equal_share([[1, 2, 3, 4], [5, 6, 7, 8]], [[1, 2, 9, 4], [5, 6, 7, 8]]) == 0.75
+
+
+def test_the_table_compares_a_run_with_what_it_becomes(float_run, text_file, capsys, monkeypatch):
+    monkeypatch.setattr(table, "RUNS", 1)
+    monkeypatch.setattr(table, "peak_of", lambda run: 5_000_000)
+    main(["whole", "--table", "--data", str(text_file)])
+    head, *rows = [line.split() for line in capsys.readouterr().out.splitlines()[:5]]
+    assert head[:2] == ["MB", "peak"]
+    assert [row[0] for row in rows] == ["whole", "int8", "int4-32", "int4-64"]
+    assert rows[0][7:10] == ["0.0000", "100.0%", "100%"]
+    sizes = [float(row[1]) for row in rows]
+    assert sizes == sorted(sizes, reverse=True)
+    kls = [float(row[7]) for row in rows]
+    assert kls == sorted(kls)
+    assert [p.name for p in float_run.parent.iterdir()] == ["whole"]  # the others are gone
+
+
+def test_the_table_of_runs(float_run, text_file, capsys, monkeypatch):
+    main(["whole", "--int8", "--out", "small"])
+    monkeypatch.setattr(table, "RUNS", 1)
+    monkeypatch.setattr(table, "peak_of", lambda run: 5_000_000)
+    capsys.readouterr()
+    main(["whole", "small", "--table", "--data", str(text_file)])
+    rows = capsys.readouterr().out.splitlines()[1:3]
+    assert [row.split()[0] for row in rows] == ["whole", "small"]
+
+
+def test_bad_input_of_a_table(float_run, text_file, error_of):
+    assert "one run at a time" in error_of(main, "whole", "whole", "--int8", "--out", "x")
+    text_file.write_text("short", encoding="utf-8")
+    assert "a table needs more than 48" in error_of(main, "whole", "--table", "--data", text_file)
+
+
+def test_memory_is_measured_in_a_process_of_its_own(float_run):
+    assert table.peak_of(float_run) > 0

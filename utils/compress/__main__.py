@@ -1,9 +1,11 @@
-"""Make a run smaller: its weights in 8 or 4 bits.
+"""Make a run smaller: its weights in 8 or 4 bits; and a table of what that costs.
 
 python -m utils.compress my --int8 --out my8            # sample.py, eval.py and bench.py take it
 python -m utils.compress my --int4 --out my4            # groups of 32 weights, embeddings in 8 bits
 python -m utils.compress my --int4 --group 64 --embedding-bits 4 --out my4
 python -m utils.compress my --int4 --gptq --awq --calibrate my.txt --out my4
+python -m utils.compress my --table --data my.txt       # the run, in 8 and in 4 bits
+python -m utils.compress my my8 my4 --table --data my.txt
 """
 
 from argparse import Namespace
@@ -19,19 +21,33 @@ GROUPS = 32, 64, 128
 def parse(argv: Sequence[str] | None) -> Namespace:
     """Read the flags. ValueError for those that do not go together."""
     p = Parser(prog="python -m utils.compress", description=__doc__)
-    p.add_argument("source", metavar="RUN", help="a name under runs/, or a path")
+    p.add_argument("source", metavar="RUN", nargs="+", help="a name under runs/, or a path")
     ways = p.add_mutually_exclusive_group(required=True)
     ways.add_argument("--int8", action="store_true", help="8 bits, a scale for each output")
     ways.add_argument("--int4", action="store_true", help="4 bits, a scale and zero for each group")
+    ways.add_argument("--table", action="store_true", help="size, memory, speed and quality")
     p.add_argument("--group", type=int, choices=GROUPS, help="weights in a group (default 32)")
     about = "of embedding and head (default 8; 32 leaves them as they are)"
     p.add_argument("--embedding-bits", type=int, choices=(4, 8, 32), default=8, help=about)
     p.add_argument("--gptq", action="store_true", help="make up for each column's error by others")
     p.add_argument("--awq", action="store_true", help="scale inputs first: large ones round finer")
     p.add_argument("--calibrate", metavar="FILE", help="the text that --gptq and --awq read")
-    p.add_argument("--out", required=True, metavar="RUN", help="the run to make")
+    p.add_argument("--out", metavar="RUN", help="the run to make")
+    p.add_argument("--data", metavar="FILE", help="the text that --table scores")
     p.add_argument("--ckpt", default="best", choices=("best", "last"), help="which checkpoint")
     a = p.parse_args(argv)
+    check(a)
+    return a
+
+
+def check(a: Namespace) -> None:
+    """Raise ValueError for flags that do not go together."""
+    if a.table != bool(a.data):
+        raise ValueError("--table goes with --data FILE, the text that is scored")
+    if a.table == bool(a.out):
+        raise ValueError("--out RUN names the run to make; --table makes none")
+    if not a.table and len(a.source) > 1:
+        raise ValueError(f"one run at a time, not {' '.join(a.source)}; --table takes several")
     if a.int8 and a.embedding_bits == 4:
         raise ValueError("--embedding-bits 4 is for --int4; leave it out")
     if a.int8 and a.group:
@@ -40,19 +56,23 @@ def parse(argv: Sequence[str] | None) -> Namespace:
         raise ValueError("--gptq and --awq are for --int4; 8 bits lose next to nothing")
     if (a.gptq or a.awq) != bool(a.calibrate):
         raise ValueError("--gptq or --awq goes with --calibrate FILE, a text as the model reads")
-    return a
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Compress a run."""
     a = parse(argv)
+    if a.table:
+        from utils.compress.table import print_table
+
+        print_table([run_dir(name) for name in a.source], Path(a.data))
+        return
 
     from utils.compress.quantized import Bits, compress
 
     method = "+".join(name for name in ("awq", "gptq") if getattr(a, name))
     bits = Bits(8 if a.int8 else 4, a.group or GROUPS[0], a.embedding_bits, method)
     text = Path(a.calibrate) if a.calibrate else None
-    compress(run_dir(a.source), run_dir(a.out), bits, a.ckpt, text)
+    compress(run_dir(a.source[0]), run_dir(a.out), bits, a.ckpt, text)
 
 
 if __name__ == "__main__":
