@@ -70,6 +70,7 @@ class QuantLinear(Quantized, nn.Linear):  # type: ignore[override]  # the weight
         self.kernel = kernel_for(codes)
         if self.kernel and codes.zero is not None:
             q = aten._convert_weight_to_int4pack_for_cpu(unpacked(codes.q).int(), 1)
+            q = q.clone()  # into the room of the int32 integers: else memory grows by them
             pairs = torch.stack((codes.scale, codes.zero), -1)  # (N,G,2)
             scale = pairs.transpose(0, 1).contiguous().bfloat16()
         self.register_buffer("laid_out", q if self.kernel else None, persistent=False)

@@ -47,7 +47,7 @@ def nearness(reference: Tensor, logits: Tensor, targets: Tensor) -> Nearness:
     Equal logits have KL 0 and top-1 1.
     """
     ppl = math.exp(float(F.nll_loss(logits, targets)))
-    kl = float((reference.exp() * (reference - logits)).sum(-1).mean())
+    kl = max(0.0, float((reference.exp() * (reference - logits)).sum(-1).mean()))
     top1 = float((reference.argmax(-1) == logits.argmax(-1)).float().mean())
     return Nearness(ppl, kl, top1)
 
@@ -158,7 +158,7 @@ def rows_of(runs: dict[str, Path], text: Path) -> list[list[str]]:
         figures = [f"{size_of(model) / 1e6:.1f}", f"{peak / 1e6:.0f}"]
         figures += [f"{rate:.0f}" for rate in (one[name], many[name], prefill[name])]
         figures += [f"{near.ppl:.2f}", f"{near.kl:.4f}", f"{near.top1:.1%}"]
-        figures += [f"{equal_share(texts or own, own):.0%}", "not faster" * slow]
+        figures += [f"{equal_share(texts or own, own):.0%}", "  not faster" * slow]
         rows.append([name, *figures])
     return rows
 
