@@ -69,8 +69,8 @@ def running(*runs, flags=()):
     """A server of some runs."""
     a = parse([*FLAGS, *flags])
     check(a)
-    served = load_all([str(run) for run in runs], torch.device("cpu"), lambda line: None)
-    uv = make_server(served, a)
+    names = [str(run) for run in runs]
+    uv = make_server(lambda: load_all(names, torch.device("cpu"), lambda line: None), a)
     sock = listen(a.host, a.port)
     thread = threading.Thread(target=lambda: asyncio.run(uv.serve([sock])))
     thread.start()

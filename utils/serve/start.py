@@ -4,7 +4,7 @@ import asyncio
 import socket
 import sys
 from argparse import Namespace
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 
 import uvicorn
@@ -58,9 +58,18 @@ def make_engine(served: Mapping[str, Served], a: Namespace) -> Engine:
     return Engine(models, rows=a.rows, queue=a.queue, prefix_bytes=a.prefix_mb * 1_000_000)
 
 
-def make_server(served: Mapping[str, Served], a: Namespace) -> uvicorn.Server:
-    """A server of models by the flags of `python -m utils.serve`, not started yet."""
-    worker = Worker(lambda: make_engine(served, a))
+def make_server(load: Callable[[], Mapping[str, Served]], a: Namespace) -> uvicorn.Server:
+    """A server of the models that `load` gives, by the flags of `python -m utils.serve`.
+
+    It is not started yet. They are loaded where they are stepped: see Worker.
+    """
+    served: dict[str, Served] = {}
+
+    def build() -> Engine:
+        served.update(load())
+        return make_engine(served, a)
+
+    worker = Worker(build)
     shared = Server(served, worker, a.seconds, Metrics(worker.engine))
     limits = Limits(a.api_key, int(a.body_mb * 1_000_000), a.pace)
     app = make_app(shared, limits, a.cors, lambda: finish(server, worker, a.grace))
@@ -80,7 +89,8 @@ def make_server(served: Mapping[str, Served], a: Namespace) -> uvicorn.Server:
 async def serve(a: Namespace, names: Sequence[str]) -> None:
     """Serve runs until a signal comes."""
     with closing(listen(a.host, a.port)) as sock:  # before minutes of loading
-        server = make_server(load_all(names, pick_device(a.device).device, note), a)
+        device = pick_device(a.device).device
+        server = make_server(lambda: load_all(names, device, note), a)
         raise_open_files(a.connections + 100)
         print(f"http://{address(a.host)}:{sock.getsockname()[1]}", flush=True)
         note("Ctrl-C ends it")

@@ -37,7 +37,8 @@ class Worker:
     """Owns an engine. All work on it happens in one thread, between two of its steps.
 
     `build` makes it in that thread, too: each thread that computes has threads of OpenMP of its
-    own, and where there are more of them than cores, GNU's hardly spin, which cost a fifth.
+    own, and where there are more of them than cores, GNU's hardly spin, which cost a fifth. So
+    nothing else in the process may compute, loading included.
     """
 
     def __init__(self, build: Callable[[], Engine]) -> None:
