@@ -22,7 +22,7 @@ from model.norm import Norm
 Layer = Callable[[Tensor], Tensor]
 OURS = {TinyGPT, Block, CausalSelfAttention, MLP, Norm, nn.ModuleList, nn.Identity}
 ANY_KIND = nn.Linear, nn.Embedding  # quantized, with adapters, in pieces
-TRIALS = 6
+TRIALS, AGAIN = 6, 1000  # steps that are timed each way, and steps until they are timed anew
 
 
 def can_step(model: nn.Module) -> bool:
@@ -121,16 +121,17 @@ class StepBlock:
 class TokenStep:
     """A model's `hidden_states` of one token a row, as `generate` takes it by `decode_step`.
 
-    Its first steps are by one thread and by all of torch's in turn, TRIALS each, and the others by
-    what took less time (the median). Small products gain nothing from a second thread, which has to
-    be woken, or waited for where another program has its core; large ones may.
+    Of each AGAIN steps the first are by one thread and by all of torch's in turn, TRIALS each, and
+    the others by what took less time (the median). Small products gain nothing from a second
+    thread, which has to be woken, or waited for where another program has its core, as it may or
+    may not have later; large ones may.
     """
 
     def __init__(self, model: TinyGPT) -> None:
         self.model = model
         self.blocks = [StepBlock(block) for block in model.blocks if isinstance(block, Block)]
         self.seconds: dict[bool, list[float]] = {True: [], False: []}  # by one thread, by all
-        self.alone = True
+        self.alone, self.taken = True, 0
 
     def __call__(self, idx: Tensor, cache: KVCache) -> Tensor:
         """Hidden states (B,1,C) of idx (B,1). ValueError if the cache has no room for it."""
@@ -143,8 +144,11 @@ class TokenStep:
             return self.step(idx, cache)
         finally:
             torch.set_num_threads(threads)
+            self.taken += 1
             if len(self.seconds[False]) < TRIALS:
                 self.choose(perf_counter() - began)
+            elif self.taken >= AGAIN:
+                self.seconds, self.taken = {True: [], False: []}, 0
 
     def choose(self, seconds: float) -> None:
         """Note what a step took; the next is by the other way, after the last trial by the best."""
