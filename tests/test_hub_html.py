@@ -172,14 +172,23 @@ def test_probabilities_and_random_numbers_are_those_of_pytorch():
 
 
 @needs_node
-def test_int8_is_half_the_size_and_near():
-    built = model(**CONFIGS["llama"])
+@pytest.mark.parametrize(("dtype", "near"), [("int8", 0.1), ("int4", 0.6)])
+def test_integers_are_read_as_torch_reads_them(dtype, near):
+    built = model(**CONFIGS["llama"] | {"d_model": 32, "d_ff": 64, "n_head": 4})
     body = "model.read(given); return given.map((_, t) => model.logits(t));"
-    logits = torch.tensor(worker(page_of(built, "--type", "int8"), body, IDS[0].tolist()))
+    page = page_of(built, "--type", dtype)
+    logits = torch.tensor(worker(page, body, IDS[0].tolist()))
     with torch.no_grad():
-        want, exact = rounded(built, "int8")(IDS[:1])[0][0], built(IDS[:1])[0][0]
+        want, exact = rounded(built, dtype)(IDS[:1])[0][0], built(IDS[:1])[0][0]
     assert (logits - want).abs().max() < 1e-5 * want.abs().max()
-    assert 1e-4 < (want - exact).abs().max() < 0.1 * exact.abs().max()
+    assert 1e-4 < (want - exact).abs().max() < near * exact.abs().max()
+
+
+def test_what_4_bits_do_not_suit_has_8():
+    kinds = {
+        name: kind for name, _, kind, _ in packed(own_state(model(**CONFIGS["llama"])), "int4")[0]
+    }
+    assert kinds["tok_emb.weight"] == kinds["blocks.0.mlp.down.weight"] == "int8"
 
 
 @needs_node

@@ -21,7 +21,7 @@ TYPES = {  # what weights may be written as; the first unless --type says otherw
     "hf": ("F32",),
     "gguf": ("F32", "F16", "Q8_0"),
     "peft": ("F32",),
-    "html": ("F16", "INT8"),
+    "html": ("F16", "INT8", "INT4"),
 }
 
 
@@ -47,7 +47,7 @@ def parser() -> Parser:
     b.add_argument("--to", required=True, choices=TYPES, help="the format")
     b.add_argument("path", metavar="PATH", help="the directory (hf, peft) or file to write")
     types = sorted({kind for kinds in TYPES.values() for kind in kinds})
-    about = "weights of gguf: F32 (default), F16, Q8_0; of html: F16 (default), INT8"
+    about = "weights of gguf: F32 (default), F16, Q8_0; of html: F16 (default), INT8, INT4"
     b.add_argument("--type", type=str.upper, choices=types, help=about)
     b.add_argument("--ckpt", default="best", choices=("best", "last"), help="which checkpoint")
     return p

@@ -2,7 +2,7 @@
 
 The page is the files of utils/hub/page, put together. It holds one JSON object (`header`: config,
 table of tensors, tokenizer, what to check) and one base64 text, the weights. Matrices are float16,
-or int8 with a float32 scale for each row; vectors are float32.
+int8 with a float32 scale for each row, or int4 with a scale and a zero for 32; vectors are float32.
 """
 
 import base64

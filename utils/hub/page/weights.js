@@ -22,18 +22,28 @@ function bytesOf(base64) {
   return bytes;
 }
 
-/** The tensors of a file by name. `table` says [name, shape, "f32" | "f16" | "int8", offset];
-    int8 has a float32 for each row before its bytes, by which they are multiplied. */
+/** The tensors of a file by name. `table` says [name, shape, "f32" | "f16" | "int8" | "int4", offset].
+    int8 has a float32 for each row before its bytes, by which they are multiplied. int4 has 0..15,
+    two a byte, after scales and zeros in float16, one for 32 weights each: s (q - 8) + z. */
 function unpackTensors(table, bytes) {
   const half = halfTable();
   const tensors = {};
   for (const [name, shape, type, offset] of table) {
     const size = shape.reduce((a, b) => a * b, 1);
     const part = (start, length) => bytes.slice(offset + start, offset + start + length).buffer;
+    const halves = (start, n) =>
+      Float32Array.from(new Uint16Array(part(start, 2 * n)), (bits) => half[bits]);
     if (type === "f32") {
       tensors[name] = new Float32Array(part(0, 4 * size));
     } else if (type === "f16") {
-      tensors[name] = Float32Array.from(new Uint16Array(part(0, 2 * size)), (bits) => half[bits]);
+      tensors[name] = halves(0, size);
+    } else if (type === "int4") {
+      const groups = size / 32;
+      const scale = halves(0, groups), zero = halves(2 * groups, groups);
+      const q = new Uint8Array(part(4 * groups, size / 2));
+      const code = (i) => (q[i >> 1] >> (4 * (i & 1))) & 15;
+      tensors[name] = Float32Array.from({ length: size }, (_, i) =>
+        scale[i >> 5] * (code(i) - 8) + zero[i >> 5]);
     } else {
       const rows = shape[0], cols = size / rows;
       const scale = new Float32Array(part(0, 4 * rows));
