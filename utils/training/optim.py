@@ -62,10 +62,10 @@ def muon_groups(model: nn.Module) -> Groups:
 
 
 def lr_at(step: int, steps: float, config: OptimConfig) -> float:  # exercise: lr-at
-    """Learning rate of a step: linear warmup to lr, then a decay to min_lr at `steps`.
+    """Learning rate of a step: linear warmup to lr, then a decay to `config.last_lr` at `steps`.
 
     cosine: half a cosine; linear: a line; trapezoid: lr, and a line over the last share `cooldown`
-    of the steps. lr=1, min_lr=0, warmup=2, steps=6 -> 0.33, 0.67, 1, 0.85, 0.5, 0.15; then min_lr.
+    of the steps (0: none). lr=1, last_lr=0, warmup=2, steps=6 -> 0.33, 0.67, 1, 0.85, 0.5, 0.15; 0.
     """
     c, last = config, config.last_lr
     if step < c.warmup:
