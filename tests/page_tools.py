@@ -7,7 +7,6 @@ import sys
 from contextlib import contextmanager
 from pathlib import Path
 
-import httpx
 import hub_models
 import pytest
 import torch
@@ -19,6 +18,8 @@ from utils.hub.importer import write_run
 from utils.hub.pretrained import Pretrained
 from utils.hub.sources import Found
 
+pytest.importorskip("fastapi", reason="pip install 'llm-tiny[serve]'")
+httpx = pytest.importorskip("httpx", reason="pip install httpx")
 ROOT = Path(__file__).parent.parent
 CONTROL = 2
 TOKENS = "[...document.querySelectorAll('.pane:not([hidden]) .tok')]"

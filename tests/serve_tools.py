@@ -7,13 +7,18 @@ import threading
 import time
 from contextlib import contextmanager
 
-import httpx
+import pytest
 import torch
+from sharp_model import model
 
+from model.generation.engine import Engine
 from utils.serve.__main__ import check, parse
 from utils.serve.served import load_all
-from utils.serve.start import listen, make_server
 
+WHY = "pip install 'llm-tiny[serve]' httpx"
+for package in "fastapi", "uvicorn", "prometheus_client", "jinja2":
+    pytest.importorskip(package, reason=WHY)
+httpx = pytest.importorskip("httpx", reason=WHY)
 FLAGS = ["--port", "0", "--grace", "1"]
 
 
@@ -67,6 +72,8 @@ class Running:
 @contextmanager
 def running(*runs, flags=()):
     """A server of some runs."""
+    from utils.serve.start import listen, make_server
+
     a = parse([*FLAGS, *flags])
     check(a)
     names = [str(run) for run in runs]
@@ -85,3 +92,21 @@ def running(*runs, flags=()):
         uv.should_exit = True
         thread.join(20)
         assert not thread.is_alive(), "the server does not stop"
+
+
+def with_worker(test, **how):
+    """Run an async test beside an engine's thread."""
+
+    from utils.serve.worker import Worker
+
+    async def run():
+        worker = Worker(lambda: Engine(model(block_size=48), **how))
+        worker.start()
+        try:
+            await test(worker)
+        finally:
+            await asyncio.to_thread(worker.end)
+        assert not worker.thread.is_alive()
+        assert not worker.streams
+
+    asyncio.run(run())

@@ -2,7 +2,6 @@
 
 import json
 
-import httpx
 import pytest
 from browser import CHROMIUM, Browser
 from page_tools import (
@@ -21,6 +20,7 @@ from page_tools import (
     written,
 )
 
+httpx = pytest.importorskip("httpx", reason="pip install httpx")
 pytestmark = pytest.mark.skipif(
     not CHROMIUM, reason="apt-get install chromium: opens the page as a person does"
 )

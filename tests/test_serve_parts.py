@@ -7,15 +7,13 @@ import hub_models
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sharp_model import model
+from serve_tools import with_worker
 
-from model.generation.engine import Engine
 from model.generation.requests import Event, QueueFull, Request, Token
 from tok import BPETokenizer
 from utils.serve.choices import Choice, columns, piece_of
 from utils.serve.errors import Stopping
 from utils.serve.schema import CompletionBody
-from utils.serve.worker import Worker
 
 TOK = hub_models.tokenizer()
 BYTES = BPETokenizer.train(["a"], 257)  # every token is a byte
@@ -96,22 +94,6 @@ def test_a_prompt_of_numbers_is_no_list_of_texts():
         (["5"], ["5"]),
     ):
         assert CompletionBody(prompt=prompt, **body).prompts == prompts
-
-
-def with_worker(test, **how):
-    """Run an async test beside an engine's thread."""
-
-    async def run():
-        worker = Worker(lambda: Engine(model(block_size=48), **how))
-        worker.start()
-        try:
-            await test(worker)
-        finally:
-            await asyncio.to_thread(worker.end)
-        assert not worker.thread.is_alive()
-        assert not worker.streams
-
-    asyncio.run(run())
 
 
 def test_requests_are_taken_all_or_none():
