@@ -1,6 +1,6 @@
 """Errors as clients get them: an HTTP status and OpenAI's body."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -56,9 +56,17 @@ def refusal(e: Exception) -> Refused:
     return Refused(500, f"{type(e).__name__}: the server's log says more")
 
 
+def items(loc: Sequence[str | int]) -> list[int]:
+    """Which items of lists: ("body", "messages", 2, "content") -> [2]."""
+    return [part for part in loc if isinstance(part, int)]
+
+
 def invalid(e: RequestValidationError) -> Refused:
-    """The first thing that is wrong with a body, by the name of the parameter."""
-    first = e.errors()[0]
+    """What is wrong with a body, by the name of the parameter; of a list, which item.
+
+    A prompt may be several things; [5, -1] comes furthest as ids, so it is told that -1 is no id.
+    """
+    first = max(e.errors(), key=lambda error: items(error["loc"]))
     where = [str(part) for part in first["loc"][1:]]
     if first["type"] == "json_invalid":
         return Refused(400, f"the body is no JSON: {first.get('ctx', {}).get('error', '')}")
@@ -70,4 +78,5 @@ def invalid(e: RequestValidationError) -> Refused:
         return Refused(400, message, where[0], "unsupported_parameter")
     if first["type"] == "missing":
         return Refused(400, f"the parameter {'.'.join(where)} is missing", where[0])
-    return Refused(400, f"{where[0]}: {first['msg']}", where[0], "invalid_value")
+    at = ".".join([where[0], *map(str, items(first["loc"]))])
+    return Refused(400, f"{at}: {first['msg']}", where[0], "invalid_value")

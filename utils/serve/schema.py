@@ -1,6 +1,7 @@
 """What clients may send: OpenAI's requests as pydantic models. What is not here is refused by name.
 
-null means that a parameter is not given, as in OpenAI's clients.
+null means that a parameter is not given, as in OpenAI's clients. Of a list the first fault is
+enough (fail_fast), and the first unknown name: a body of 4 MB could have a million.
 """
 
 from typing import Annotated, Any, Literal
@@ -10,8 +11,9 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 MOST_STOPS, MOST_TOP, MOST_N = 4, 20, 128
 
 Id = Annotated[int, Field(ge=0, le=2**31)]
-Ids = Annotated[list[Id], Field(min_length=1)]
-Prompts = Annotated[list[str] | list[Ids], Field(min_length=1, max_length=MOST_N)]
+Ids = Annotated[list[Id], Field(min_length=1, fail_fast=True)]
+Texts = Annotated[list[str], Field(min_length=1, max_length=MOST_N, fail_fast=True)]
+Rows = Annotated[list[Ids], Field(min_length=1, max_length=MOST_N, fail_fast=True)]
 Stop = Annotated[str, Field(min_length=1)]
 
 
@@ -25,7 +27,9 @@ class Body(BaseModel):
     def _without_null(cls, values: Any) -> Any:
         if not isinstance(values, dict):
             return values
-        return {name: value for name, value in values.items() if value is not None}
+        given = {name: value for name, value in values.items() if value is not None}
+        unknown = next((name for name in given if name not in cls.model_fields), None)
+        return {n: value for n, value in given.items() if n in cls.model_fields or n == unknown}
 
 
 class StreamOptions(Body):
@@ -64,7 +68,7 @@ class Writing(Body):
 class CompletionBody(Writing):
     """POST /v1/completions."""
 
-    prompt: str | Ids | Prompts = Field(description="a text, ids, or a list of texts or of ids")
+    prompt: str | Ids | Texts | Rows = Field(description="a text, ids, or a list of either")
     max_tokens: int = Field(16, ge=0, description="the most tokens to write")
     logprobs: int | None = Field(None, ge=0, le=MOST_TOP, description="with so many alternatives")
     echo: bool = Field(False, description="begin with the prompt, scored if logprobs are asked for")
@@ -88,7 +92,7 @@ class Message(Body):
     """One message of a conversation."""
 
     role: Literal["system", "user", "assistant"]
-    content: str | list[TextPart]
+    content: str | Annotated[list[TextPart], Field(fail_fast=True)]
     name: str | None = Field(None, description="taken, and not used")
 
     @property
@@ -102,7 +106,7 @@ class Message(Body):
 class ChatBody(Writing):
     """POST /v1/chat/completions."""
 
-    messages: list[Message] = Field(min_length=1, max_length=1000)
+    messages: list[Message] = Field(min_length=1, max_length=1000, fail_fast=True)
     max_tokens: int | None = Field(None, ge=0, description="the most tokens to write")
     max_completion_tokens: int | None = Field(None, ge=0, description="the same, newer name")
     logprobs: bool = False
@@ -122,7 +126,7 @@ class TokenizeBody(Body):
 class DetokenizeBody(Body):
     """POST /detokenize."""
 
-    tokens: list[Id]
+    tokens: Annotated[list[Id], Field(fail_fast=True)]
     model: str | None = None
 
 
