@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-MOST_STOPS, MOST_TOP, MOST_N = 4, 20, 128
+MOST_STOPS, MOST_TOP, MOST_N = 16, 20, 128
 
 Id = Annotated[int, Field(ge=0, le=2**31)]
 Ids = Annotated[list[Id], Field(min_length=1, fail_fast=True)]
