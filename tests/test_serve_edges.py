@@ -4,7 +4,9 @@ import hub_models
 import pytest
 from pydantic import ValidationError
 from serve_tools import running
+from torch.nn import functional as F
 
+from model.generation.cache import KVCache
 from utils.serve.schema import ChatBody, CompletionBody
 
 
@@ -46,3 +48,22 @@ def test_the_nearest_fault_is_told(server, prompt, said):
     status, error = server.refused(prompt=prompt)
     assert (status, error["param"]) == (400, "prompt")
     assert error["message"].startswith(said)
+
+
+def test_memory_that_runs_out_while_a_cache_grows(monkeypatch):
+    """Some layers had grown, and the cache said that all had: each later text failed."""
+    config = hub_models.model("llama", block_size=2000).config
+    cache, real, left = KVCache(config, 2), F.pad, [2]
+
+    def pad(*args):
+        left[0] -= 1
+        if left[0] < 0:
+            raise MemoryError
+        return real(*args)
+
+    monkeypatch.setattr(F, "pad", pad)
+    with pytest.raises(MemoryError):
+        cache.make_room(300)
+    left[0] = 99
+    cache.make_room(300)
+    assert {kv.size(3) for kv in cache.kv} == {cache.ids.size(1)} == {512}

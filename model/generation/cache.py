@@ -90,10 +90,10 @@ class KVCache:
         """Have slots for n tokens a row, `size` at most."""
         room = self.ids.size(1)
         if n > room:  # doubled: a token is moved once at most, all in all
-            more = min(self.size, max(n, 2 * room)) - room
-            self.ids = F.pad(self.ids, (0, more))
-            for store in self.stores:
-                store.hold(F.pad(store.kv, (0, 0, 0, more)))
+            S = min(self.size, max(n, 2 * room))
+            for store in self.stores:  # a few are longer if memory ran out at the next one
+                store.hold(F.pad(store.kv, (0, 0, 0, S - store.kv.size(3))))
+            self.ids = F.pad(self.ids, (0, S - room))
 
     def open(self, B: int, T: int) -> slice | Tensor:
         """Prepare for T tokens in each of B rows; gives their positions.
