@@ -1,5 +1,7 @@
 """Odd requests, odd moments, odd models: what was found by trying to break the server."""
 
+import asyncio
+
 import hub_models
 import pytest
 from pydantic import ValidationError
@@ -7,7 +9,9 @@ from serve_tools import running
 from torch.nn import functional as F
 
 from model.generation.cache import KVCache
+from model.generation.requests import Event
 from utils.serve.schema import ChatBody, CompletionBody
+from utils.serve.worker import Stream
 
 
 @pytest.fixture(scope="module")
@@ -67,3 +71,22 @@ def test_memory_that_runs_out_while_a_cache_grows(monkeypatch):
     left[0] = 99
     cache.make_room(300)
     assert {kv.size(3) for kv in cache.kv} == {cache.ids.size(1)} == {512}
+
+
+def test_a_cancellation_at_the_moment_of_an_event():
+    """asyncio.wait_for swallowed it (Python 3.10, 3.11): whoever had left went on being served."""
+
+    async def test():
+        stream = Stream()
+        stream.numbers = [1]
+        asked = asyncio.ensure_future(stream.next(5))
+        await asyncio.sleep(0.01)
+        stream.news.put_nowait(Event(1))
+        await asyncio.sleep(0)
+        asked.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asked
+        with pytest.raises(TimeoutError):
+            await Stream().next(0.01)
+
+    asyncio.run(test())

@@ -158,7 +158,7 @@ class Job:
                     server.worker.cancel(self.stream, i)
                 yield i, new
             clock.end(self.answer.usage())
-        except asyncio.TimeoutError:
+        except TimeoutError:
             raise Refused(504, f"it took more than {server.seconds:g} s", code="timeout") from None
         except Exception as e:  # what ended the engine's work is said in its log
             raise refusal(e) from e

@@ -25,9 +25,16 @@ class Stream:
     async def next(self, seconds: float) -> tuple[int, Event]:
         """Wait for the next event: (which of the requests, what).
 
-        Raises what ended them before their end, or asyncio.TimeoutError.
+        Raises what ended them before their end, or TimeoutError.
         """
-        news = await asyncio.wait_for(self.news.get(), seconds)
+        coming = asyncio.ensure_future(self.news.get())
+        try:
+            await asyncio.wait({coming}, timeout=seconds)  # wait_for may swallow a cancellation
+            if not coming.done():
+                raise TimeoutError
+            news = coming.result()
+        finally:
+            coming.cancel()
         if isinstance(news, Exception):
             raise news
         return self.numbers.index(news.number), news
