@@ -10,8 +10,13 @@ from torch.nn import functional as F
 
 from model.generation.cache import KVCache
 from model.generation.requests import Event
+from utils.serve import app
+from utils.serve.jobs import plan_completion
 from utils.serve.schema import ChatBody, CompletionBody
+from utils.serve.served import Served
 from utils.serve.worker import Stream
+
+LONG = {"model": "toy", "prompt": "a", "max_tokens": 1900, "temperature": 0}
 
 
 @pytest.fixture(scope="module")
@@ -25,6 +30,17 @@ def run(tmp_path_factory):
 def server(run):
     with running(run, flags=["--pace", "1"]) as server:
         yield server
+
+
+@pytest.fixture
+def endless(monkeypatch):
+    """No token ends a text."""
+    monkeypatch.setattr(Served, "ends", frozenset())
+
+
+def in_loop(server, coroutine):
+    """What a coroutine gives in the server's own event loop."""
+    return asyncio.run_coroutine_threadsafe(coroutine, server.worker.loop).result(20)
 
 
 @pytest.mark.parametrize(("body", "wrong"), [
@@ -90,3 +106,23 @@ def test_a_cancellation_at_the_moment_of_an_event():
             await Stream().next(0.01)
 
     asyncio.run(test())
+
+
+def test_who_leaves_before_a_stream_begins_frees_the_row(server, endless):
+    """A generator that was never started is closed without a word: its text was written on."""
+
+    async def gone():
+        return {"type": "http.disconnect"}
+
+    async def send(message):
+        await asyncio.sleep(0)
+
+    async def test():
+        body = CompletionBody(**LONG, stream=True)
+        plan = await plan_completion(server.server, body)
+        answer = await app.answered(server.server, body, plan, None)
+        await answer({"type": "http", "asgi": {"spec_version": "2.3"}}, gone, send)
+        return await server.worker.call(lambda: server.engine.room)
+
+    room = server.engine.most + server.engine.queue
+    assert in_loop(server, test()) == room

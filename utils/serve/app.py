@@ -10,6 +10,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
+from starlette.types import Receive, Scope, Send
 
 from model.adapt.quant import count
 from utils.serve.choices import named
@@ -46,12 +47,24 @@ GONE = 499  # nginx's status for a client that has left: for the log alone
 
 
 class Events(StreamingResponse):
-    """Server-sent events, whose generator is closed at once when the client leaves."""
+    """A job's server-sent events. Who leaves, even before the first, leaves the engine at once."""
 
     media_type = "text/event-stream"
 
-    async def stream_response(self, send: Any) -> None:
+    def __init__(self, job: Job, usage: bool) -> None:
+        headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+        super().__init__(job.chunks(usage), headers=headers)
+        self.job = job
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send what comes."""
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self.job.leave()
+
+    async def stream_response(self, send: Send) -> None:
+        """Send what comes, and close its generator."""
         async with aclosing(self.body_iterator):  # type: ignore[type-var]
             await super().stream_response(send)
 
@@ -77,11 +90,13 @@ async def unless_gone(request: Request, answer: Awaitable[T]) -> T:
 async def answered(server: Server, body: Writing, plan: Plan, request: Request) -> Response:
     """Carry out a plan, and answer whole or as a stream."""
     job = await Job(server, plan).begin()
-    if not body.stream:
+    if body.stream:
+        usage = body.stream_options is not None and body.stream_options.include_usage
+        return Events(job, usage)
+    try:
         return JSONResponse(await unless_gone(request, job.whole()))
-    usage = body.stream_options is not None and body.stream_options.include_usage
-    headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
-    return Events(job.chunks(usage), headers=headers)
+    finally:
+        job.leave()
 
 
 def add_errors(app: FastAPI) -> None:

@@ -126,7 +126,7 @@ async def plan_chat(server: Server, body: ChatBody) -> Plan:
 
 
 class Job:
-    """A plan that the engine carries out: `await Job.begin(server, plan)`."""
+    """A plan that the engine carries out: `await begin()`, and `leave()` at last."""
 
     def __init__(self, server: Server, plan: Plan) -> None:
         self.server, self.plan, self.answer = server, plan, plan.answer
@@ -141,8 +141,12 @@ class Job:
         self.stream = await self.server.worker.submit(self.plan.requests)
         return self
 
+    def leave(self) -> None:
+        """Let the engine drop what has not ended."""
+        self.server.worker.cancel(self.stream)
+
     async def news(self) -> AsyncGenerator[tuple[int, News], None]:
-        """What is new, choice by choice; who leaves before the end leaves the engine, too."""
+        """What is new, choice by choice."""
         server, choices = self.server, self.answer.choices
         clock = server.metrics.clock()
         try:
@@ -162,8 +166,6 @@ class Job:
             raise Refused(504, f"it took more than {server.seconds:g} s", code="timeout") from None
         except Exception as e:  # what ended the engine's work is said in its log
             raise refusal(e) from e
-        finally:
-            server.worker.cancel(self.stream)
 
     async def whole(self) -> Json:
         """The answer in one piece."""
