@@ -43,6 +43,7 @@ ERRORS: dict[int | str, dict[str, Any]] = {
     }.items()
 }
 STREAM: dict[int | str, dict[str, Any]] = {200: {"content": {"text/event-stream": {}}}}
+PIECES = 1000  # tokens of a text that /tokenize names
 GONE = 499  # nginx's status for a client that has left: for the log alone
 
 
@@ -94,7 +95,8 @@ async def answered(server: Server, body: Writing, plan: Plan, request: Request) 
         usage = body.stream_options is not None and body.stream_options.include_usage
         return Events(job, usage)
     try:
-        return JSONResponse(await unless_gone(request, job.whole()))
+        told = await unless_gone(request, job.whole())
+        return await asyncio.to_thread(lambda: JSONResponse(job.answer.whole(told)))
     finally:
         job.leave()
 
@@ -152,13 +154,14 @@ def add_tokens(app: FastAPI, server: Server) -> None:
     """Routes about tokenizers, as vLLM and lm-evaluation-harness have them."""
 
     @app.post("/tokenize")
-    async def tokenize(body: TokenizeBody) -> dict[str, Any]:
-        """Text -> ids."""
+    async def tokenize(body: TokenizeBody) -> Response:
+        """Text -> ids; `pieces` names the first 1000 of them."""
         one = server.pick(body.model)
         encode = one.start if body.add_special_tokens else one.encode
         ids = await server.encode(encode, body.prompt)
-        pieces = [named(one.tokenizer, i, None) for i in ids]
-        return {"tokens": ids, "count": len(ids), "max_model_len": one.context, "pieces": pieces}
+        pieces = [named(one.tokenizer, i, None) for i in ids[:PIECES]]
+        told = {"tokens": ids, "count": len(ids), "max_model_len": one.context, "pieces": pieces}
+        return JSONResponse(told)  # FastAPI would look at each id
 
     @app.post("/detokenize")
     async def detokenize(body: DetokenizeBody) -> dict[str, str]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from model.generation.requests import Request
-from utils.serve.answers import Answer, Json, sse
+from utils.serve.answers import Answer, sse
 from utils.serve.choices import Choice, News
 from utils.serve.errors import Refused, blaming, refusal
 from utils.serve.metrics import Metrics
@@ -19,6 +19,7 @@ from utils.serve.served import Served
 from utils.serve.worker import Worker
 
 T = TypeVar("T")
+MANY = 64  # tokens: of a prompt of thousands, with alternatives, a chunk takes a second
 PENALTIES = "repetition_penalty", "presence_penalty", "frequency_penalty"
 SAMPLING = ("temperature", "top_p", "top_k", "min_p", *PENALTIES)
 
@@ -167,15 +168,15 @@ class Job:
         except Exception as e:  # what ended the engine's work is said in its log
             raise refusal(e) from e
 
-    async def whole(self) -> Json:
-        """The answer in one piece."""
+    async def whole(self) -> list[News]:
+        """All of each choice."""
         told = [News() for _ in self.answer.choices]
         async with aclosing(self.news()) as news:
             async for i, new in news:
                 told[i].text += new.text
                 told[i].tokens += new.tokens
                 told[i].finish = new.finish
-        return self.answer.whole(told)
+        return told
 
     async def chunks(self, usage: bool) -> AsyncGenerator[bytes, None]:
         """The answer as server-sent events; the last of a choice has nothing but its end."""
@@ -183,12 +184,18 @@ class Job:
             async with aclosing(self.news()) as news:
                 async for i, new in news:
                     for part in parts_of(new):
-                        yield sse(self.answer.chunk(i, part, usage))
+                        yield await self.event(i, part, usage)
             if usage:
                 yield sse(self.answer.last())
         except Exception as e:  # the status is sent: what went wrong is the last event
             yield sse(refusal(e).body)
         yield sse("[DONE]")
+
+    async def event(self, i: int, news: News, usage: bool) -> bytes:
+        """A chunk; that of a scored prompt is made beside the event loop."""
+        if len(news.tokens) < MANY:
+            return sse(self.answer.chunk(i, news, usage))
+        return sse(await asyncio.to_thread(self.answer.chunk, i, news, usage))
 
 
 def parts_of(news: News) -> list[News]:

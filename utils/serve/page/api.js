@@ -64,7 +64,7 @@ export const models = async () => (await (await ask("/v1/models")).json()).data;
 /** Raises Trouble where the server is away. */
 export const health = () => ask("/health");
 
-/** A text as tokens: {tokens, pieces: [{id, bytes}], max_model_len}. */
+/** A text as tokens: {tokens, count, pieces: [{id, bytes}] of the first, max_model_len}. */
 export const tokenize = async (prompt, model, signal) =>
   (await ask("/tokenize", posted({ prompt, model }, signal))).json();
 

@@ -4,7 +4,6 @@ import { tokenize } from "./api.js";
 import { hex, make, tokenSpan } from "./tokens.js";
 
 const PAUSE = 250; // milliseconds without typing, after which the server is asked
-const MOST = 1000; // tokens that are shown
 
 const list = document.getElementById("prompt-tokens");
 const count = document.getElementById("token-count");
@@ -18,13 +17,13 @@ const tile = ({ id, bytes }) => make("li", {},
 
 async function show(text, model, mine) {
   try {
-    const { pieces } = await tokenize(text, model.id);
+    const { pieces, count: n } = await tokenize(text, model.id);
     if (asked !== mine) return;
-    list.replaceChildren(...pieces.slice(0, MOST).map(tile));
-    const unseen = pieces.length > MOST ? `, the first ${MOST} here` : "";
+    list.replaceChildren(...pieces.map(tile));
+    const unseen = n > pieces.length ? `, the first ${pieces.length} here` : "";
     const { id, max_model_len: context } = model;
-    count.textContent = `${pieces.length} of the ${context} that ${id} reads${unseen}`;
-    count.classList.toggle("error", pieces.length >= context);
+    count.textContent = `${n} of the ${context} that ${id} reads${unseen}`;
+    count.classList.toggle("error", n >= context);
   } catch (error) {
     if (asked === mine) asked = "";
     count.textContent = error.message;
