@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+from itertools import product
 
 import hub_models
 import pytest
@@ -164,3 +165,49 @@ def test_of_a_long_text_the_first_tokens_are_named(server):
     got = server.ask("/tokenize", prompt="🦊" * 1000)
     assert got["count"] == len(got["tokens"]) > 1000
     assert [piece["id"] for piece in got["pieces"]] == got["tokens"][:1000]
+
+
+def told(choice):
+    """All that can be read off a choice, from a whole answer or from the chunks of a stream."""
+    parts = choice if isinstance(choice, list) else [choice]
+    logprobs = [part["logprobs"] for part in parts if part["logprobs"]]
+    return {
+        "text": "".join(part["text"] for part in parts),
+        "finish": [part["finish_reason"] for part in parts if part["finish_reason"]],
+        "ids": [i for part in parts for i in part.get("token_ids", [])],
+        "prompt": [part["prompt_token_ids"] for part in parts if "prompt_token_ids" in part],
+        **{
+            name: [one for each in logprobs for one in each[name]]
+            for name in (logprobs[0] if logprobs else ())
+        },
+    }
+
+
+def same(a, b):
+    """Equal, log-probabilities to rounding: that depends on how many texts are written at once, and
+    so on when the engine hears that one of them has met its stop string.
+    """
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(same(a[name], b[name]) for name in a)
+    if isinstance(a, list):
+        return len(a) == len(b) and all(map(same, a, b))
+    return a == pytest.approx(b, abs=1e-5) if isinstance(a, float) else a == b
+
+
+@pytest.mark.parametrize(("echo", "logprobs", "ids"), list(product([1, 0], [None, 3], [0, 1])))
+def test_a_stream_tells_what_a_whole_answer_does(server, echo, logprobs, ids):
+    """With n, seeds at the edge, stop strings that are text, in the echo, or beyond ASCII."""
+    body = {"prompt": ["fox", "é🦊 dog"], "n": 2, "seed": 2**63 - 1, "max_tokens": 12}
+    body |= {"echo": bool(echo), "logprobs": logprobs, "return_token_ids": bool(ids)}
+    first = server.ask(**body)["choices"][0]["text"].removeprefix("fox")
+    for stop in None, first[2:4], "fox", ["🦊", "é", "\u2028", "\0"]:
+        for steps in 12, 0:
+            asked = {**body, "stop": stop, "max_tokens": steps}
+            whole = server.ask(**asked)["choices"]
+            chunks = {i: [] for i in range(4)}
+            for chunk in server.stream(**asked):
+                (one,) = chunk["choices"]
+                chunks[one["index"]].append(one)
+            assert same([told(chunks[i]) for i in range(4)], [told(one) for one in whole])
+            if echo:
+                assert whole[2]["text"].startswith("é🦊 dog")
