@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+from dataclasses import replace
 from itertools import product
 
 import hub_models
@@ -211,3 +212,13 @@ def test_a_stream_tells_what_a_whole_answer_does(server, echo, logprobs, ids):
             assert same([told(chunks[i]) for i in range(4)], [told(one) for one in whole])
             if echo:
                 assert whole[2]["text"].startswith("é🦊 dog")
+
+
+def test_an_empty_prompt_echoes_nothing(server, monkeypatch):
+    """Of a run without documents the echo of "" was a line end, which nobody typed."""
+    served = server.server.served
+    monkeypatch.setitem(served, "toy", replace(served["toy"], end=None))
+    for more in {}, {"logprobs": 1}:
+        got = server.ask(prompt="", echo=True, max_tokens=0, **more)["choices"][0]
+        assert got["text"] == ""
+        assert not more or got["logprobs"]["tokens"] == []

@@ -93,11 +93,11 @@ async def plan_completion(server: Server, body: CompletionBody) -> Plan:
     plan = begun(body, served, chat=False, logprobs=body.logprobs is not None)
     score = body.echo and body.logprobs is not None
     for prompt in body.prompts:
-        typed = isinstance(prompt, str)
+        typed = prompt if isinstance(prompt, str) else None
         with blaming("prompt"):
             ids = await server.encode(served.start, prompt) if isinstance(prompt, str) else prompt
         add(plan, body, ids, body.max_tokens, stop=served.ends, top=body.logprobs, score=score)
-        unseen = int(typed and served.end is not None)  # <|endoftext|>, which nobody typed
+        unseen = 0 if typed is None else served.unseen(typed)
         echo = served.text(ids[unseen:]) if body.echo else ""
         for _ in range(body.n):
             choice = Choice(served.tokenizer, body.stops, served.ends, echo, unseen)

@@ -60,6 +60,10 @@ class Served:
         """Ids of a text to go on from, as sample.py has them."""
         return start_ids(self.tokenizer, text, self.end)
 
+    def unseen(self, text: str) -> int:
+        """Ids at the start of a text that nobody typed: <|endoftext|>, or what stands for "". """
+        return int(self.end is not None or not text)
+
     def encode(self, text: str) -> list[int]:
         """Ids of a text in which special tokens are meant: they are read as such."""
         return self.tokenizer.encode(text, allowed_special="all")
