@@ -222,3 +222,22 @@ def test_an_empty_prompt_echoes_nothing(server, monkeypatch):
         got = server.ask(prompt="", echo=True, max_tokens=0, **more)["choices"][0]
         assert got["text"] == ""
         assert not more or got["logprobs"]["tokens"] == []
+
+
+def test_tokens_of_abandoned_texts_are_counted(server, endless):
+    """Only what came to its end was: of a server that all leave, it said that it wrote nothing."""
+    before = server.counted("written_tokens_total")
+    with server.http.stream("POST", "/v1/completions", json={**LONG, "stream": True}) as stream:
+        lines = stream.iter_lines()
+        for _ in range(9):
+            next(lines)
+    server.wait_until_idle()
+    assert server.counted("written_tokens_total") >= before + 4
+
+
+def test_each_text_has_its_own_clock(server):
+    """Of a request of four texts, times between tokens were those between two texts."""
+    before = server.counted("next_token_seconds_count"), server.counted("first_token_seconds_count")
+    done = server.ask(prompt="a", max_tokens=5, n=4)["usage"]["completion_tokens"]
+    after = server.counted("next_token_seconds_count"), server.counted("first_token_seconds_count")
+    assert (after[0] - before[0], after[1] - before[1]) == (done - 4, 4)

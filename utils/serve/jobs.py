@@ -95,7 +95,7 @@ async def plan_completion(server: Server, body: CompletionBody) -> Plan:
     for prompt in body.prompts:
         typed = prompt if isinstance(prompt, str) else None
         with blaming("prompt"):
-            ids = await server.encode(served.start, prompt) if isinstance(prompt, str) else prompt
+            ids = prompt if isinstance(prompt, list) else await server.encode(served.start, prompt)
         add(plan, body, ids, body.max_tokens, stop=served.ends, top=body.logprobs, score=score)
         unseen = 0 if typed is None else served.unseen(typed)
         echo = served.text(ids[unseen:]) if body.echo else ""
@@ -158,15 +158,17 @@ class Job:
                     continue
                 new = choices[i].add(event)
                 if event.token is not None:
-                    clock.token()
+                    clock.token(i)
                 if new.finish:
                     server.worker.cancel(self.stream, i)
                 yield i, new
-            clock.end(self.answer.usage())
+            clock.end()
         except TimeoutError:
             raise Refused(504, f"it took more than {server.seconds:g} s", code="timeout") from None
         except Exception as e:  # what ended the engine's work is said in its log
             raise refusal(e) from e
+        finally:
+            server.metrics.used(self.answer.usage())
 
     async def whole(self) -> list[News]:
         """All of each choice."""

@@ -42,6 +42,12 @@ class Metrics:
         """An answer goes out."""
         self.answers.labels(path, status).inc()
 
+    def used(self, usage: dict[str, Any]) -> None:
+        """A request has ended, or was left: so much was read and written."""
+        self.read.inc(usage["prompt_tokens"])
+        self.written.inc(usage["completion_tokens"])
+        self.known.inc(usage["prompt_tokens_details"]["cached_tokens"])
+
     def text(self) -> bytes:
         """All of it."""
         return generate_latest(self.registry)
@@ -56,19 +62,18 @@ class Clock:
 
     def __init__(self, metrics: Metrics) -> None:
         self.metrics = metrics
-        self.began = self.last = time.monotonic()
+        self.began = time.monotonic()
+        self.last: dict[int, float] = {}  # when each text's last token came
 
-    def token(self) -> None:
-        """A token has come."""
+    def token(self, i: int) -> None:
+        """A token of text i has come."""
         now = time.monotonic()
-        first = self.last == self.began
-        (self.metrics.first if first else self.metrics.between).observe(now - self.last)
-        self.last = now
+        if i in self.last:
+            self.metrics.between.observe(now - self.last[i])
+        else:
+            self.metrics.first.observe(now - self.began)
+        self.last[i] = now
 
-    def end(self, usage: dict[str, Any]) -> None:
+    def end(self) -> None:
         """All has come."""
-        m = self.metrics
-        m.whole.observe(time.monotonic() - self.began)
-        m.read.inc(usage["prompt_tokens"])
-        m.written.inc(usage["completion_tokens"])
-        m.known.inc(usage["prompt_tokens_details"]["cached_tokens"])
+        self.metrics.whole.observe(time.monotonic() - self.began)
