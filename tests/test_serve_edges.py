@@ -241,3 +241,13 @@ def test_each_text_has_its_own_clock(server):
     done = server.ask(prompt="a", max_tokens=5, n=4)["usage"]["completion_tokens"]
     after = server.counted("next_token_seconds_count"), server.counted("first_token_seconds_count")
     assert (after[0] - before[0], after[1] - before[1]) == (done - 4, 4)
+
+
+def test_head_and_what_a_path_allows(server):
+    for path in "/health", "/", "/v1/models":
+        answer = server.http.head(path)
+        assert (answer.status_code, answer.content) == (200, b"")
+        assert int(answer.headers["content-length"]) > 0
+    answer = server.http.options("/v1/completions")
+    assert (answer.status_code, answer.headers["allow"]) == (405, "POST")
+    assert server.http.head("/v1/completions").status_code == 405

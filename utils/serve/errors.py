@@ -27,7 +27,7 @@ class Refused(Exception):
         self.status = status
         error = {"message": message, "type": kind, "param": param, "code": code}
         self.body: dict[str, Any] = {"error": error}
-        self.headers = {"Retry-After": RETRY_AFTER} if status in (429, 503) else {}
+        self.headers: dict[str, str] = {"Retry-After": RETRY_AFTER} if status in (429, 503) else {}
 
 
 @contextmanager
@@ -46,7 +46,9 @@ def refusal(e: Exception) -> Refused:
     if isinstance(e, RequestValidationError):
         return invalid(e)
     if isinstance(e, HTTPException):
-        return Refused(e.status_code, f"{e.detail}; /openapi.json describes what there is")
+        refused = Refused(e.status_code, f"{e.detail}; /openapi.json describes what there is")
+        refused.headers |= e.headers or {}  # Allow, say
+        return refused
     if isinstance(e, QueueFull):
         return Refused(429, str(e), code="queue_full")
     if isinstance(e, Stopping):

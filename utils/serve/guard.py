@@ -39,6 +39,8 @@ class Guard:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
+        if scope["method"] == "HEAD":  # the answer to GET, whose body uvicorn leaves out
+            scope = {**scope, "method": "GET"}
         try:
             self.check_key(scope)
             messages = await self.body(scope, receive)
