@@ -251,3 +251,8 @@ def test_head_and_what_a_path_allows(server):
     answer = server.http.options("/v1/completions")
     assert (answer.status_code, answer.headers["allow"]) == (405, "POST")
     assert server.http.head("/v1/completions").status_code == 405
+
+
+def test_a_penalty_too_small_is_named(server):
+    status, error = server.refused(prompt="a", repetition_penalty=1e-12)
+    assert (status, error["param"]) == (400, "repetition_penalty")

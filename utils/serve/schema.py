@@ -46,7 +46,7 @@ class Writing(Body):
     top_p: float = Field(1.0, gt=0, le=1, description="the likeliest tokens up to this probability")
     top_k: int | None = Field(None, ge=1, description="the k likeliest tokens")
     min_p: float | None = Field(None, ge=0, le=1, description="this share of the likeliest")
-    repetition_penalty: float = Field(1.0, gt=0, le=100, description="> 1 repeats less (CTRL)")
+    repetition_penalty: float = Field(1.0, ge=1e-9, le=100, description="> 1 repeats less (CTRL)")
     presence_penalty: float = Field(0.0, ge=-2, le=2, description="off logits of what was written")
     frequency_penalty: float = Field(0.0, ge=-2, le=2, description="the same, for each time")
     seed: int | None = Field(None, ge=0, lt=2**63, description="the same seed, the same text")

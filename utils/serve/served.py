@@ -61,7 +61,7 @@ class Served:
         return start_ids(self.tokenizer, text, self.end)
 
     def unseen(self, text: str) -> int:
-        """Ids at the start of a text that nobody typed: <|endoftext|>, or what stands for "". """
+        """Ids at the start of a text that nobody typed: <|endoftext|>, or what stands for ""."""
         return int(self.end is not None or not text)
 
     def encode(self, text: str) -> list[int]:
