@@ -256,3 +256,10 @@ def test_head_and_what_a_path_allows(server):
 def test_a_penalty_too_small_is_named(server):
     status, error = server.refused(prompt="a", repetition_penalty=1e-12)
     assert (status, error["param"]) == (400, "repetition_penalty")
+
+
+def test_a_websocket_is_no_line_in_the_log(server, caplog):
+    """Each request could write two warnings, the second about a package to install."""
+    headers = {"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13"}
+    assert server.http.get("/health", headers=headers).status_code == 200
+    assert not caplog.records

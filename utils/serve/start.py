@@ -75,7 +75,7 @@ def make_server(load: Callable[[], Mapping[str, Served]], a: Namespace) -> uvico
     app = make_app(shared, limits, a.cors, lambda: finish(server, worker, a.grace))
     config = uvicorn.Config(
         app,
-        log_level="warning",
+        log_level="error",  # its warnings are about what clients send
         access_log=False,
         server_header=False,
         limit_concurrency=a.connections,
