@@ -1,6 +1,8 @@
 """Odd requests, odd moments, odd models: what was found by trying to break the server."""
 
 import asyncio
+import socket
+import sys
 import threading
 from dataclasses import replace
 from itertools import product
@@ -13,7 +15,7 @@ from torch.nn import functional as F
 
 from model.generation.cache import KVCache
 from model.generation.requests import Event
-from utils.serve import app
+from utils.serve import app, start
 from utils.serve.answers import Answer
 from utils.serve.jobs import plan_completion
 from utils.serve.schema import ChatBody, CompletionBody
@@ -263,3 +265,11 @@ def test_a_websocket_is_no_line_in_the_log(server, caplog):
     headers = {"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13"}
     assert server.http.get("/health", headers=headers).status_code == 200
     assert not caplog.records
+
+
+def test_no_address_is_shared_on_windows(monkeypatch):
+    """SO_REUSEADDR means there that two servers may listen at one port."""
+    for platform, reused in ("win32", False), ("linux", True):
+        monkeypatch.setattr(sys, "platform", platform)
+        with start.listen("127.0.0.1", 0) as sock:
+            assert bool(sock.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR)) is reused
