@@ -273,3 +273,18 @@ def test_no_address_is_shared_on_windows(monkeypatch):
         monkeypatch.setattr(sys, "platform", platform)
         with start.listen("127.0.0.1", 0) as sock:
             assert bool(sock.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR)) is reused
+
+
+def test_who_asks_nothing_is_left(run):
+    """As many idle connections as are allowed shut everybody else out, as long as they liked."""
+    asked = b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n"
+    with running(run, flags=["--pace", "0.3"]) as server:
+        for sent in b"", b"GET /hea", asked, asked + b"GET /hea":
+            with socket.create_connection(("127.0.0.1", server.port), timeout=4) as sock:
+                sock.sendall(sent)
+                got = b""
+                while more := sock.recv(1000):  # until it is closed, else it times out
+                    got += more
+                assert got.count(b"200 OK") == sent.count(asked)
+        slow = server.stream(prompt="a", max_tokens=1500, n=4, seed=1)  # longer than the pace
+        assert slow[-1]["choices"]

@@ -137,8 +137,8 @@ def test_a_body_of_100_megabytes(server):
     assert server.http.get("/health").status_code == 200
 
 
-def test_a_thousand_connections(server):
-    async def many():
+def test_a_thousand_connections(run):
+    async def many(server):
         opened = await asyncio.gather(
             *(asyncio.open_connection("127.0.0.1", server.port) for _ in range(1000))
         )
@@ -153,7 +153,8 @@ def test_a_thousand_connections(server):
         await asyncio.gather(*(w.wait_closed() for _, w in opened), return_exceptions=True)
         return texts, answers
 
-    texts, answers = asyncio.run(many())
+    with running(run) as server:
+        texts, answers = asyncio.run(many(server))
     assert texts["usage"]["completion_tokens"] == 5
     assert set(answers) == {b"HTTP/1.1 200 OK\r\n"}
 

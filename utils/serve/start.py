@@ -6,6 +6,7 @@ import sys
 from argparse import Namespace
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
+from typing import Any
 
 import uvicorn
 
@@ -53,6 +54,19 @@ async def finish(server: uvicorn.Server, worker: Worker, grace: float) -> None:
     worker.give_up(Stopping("the server has stopped"))
 
 
+async def close_idle(server: uvicorn.Server, pace: float) -> None:
+    """Close connections that ask nothing for `pace` seconds, or do not come to the point."""
+    before: dict[Any, Any] = {}
+    while True:
+        await asyncio.sleep(pace)
+        connections: set[Any] = set(server.server_state.connections)
+        now = {c: c.cycle for c in connections if c.cycle is None or c.cycle.response_complete}
+        for c in now:
+            if c in before and before[c] is now[c]:  # no request in between
+                c.transport.close()
+        before = now
+
+
 def make_engine(served: Mapping[str, Served], a: Namespace) -> Engine:
     """An engine of models, whose weights are laid out as this machine multiplies them fastest."""
     models = {name: packed(few_rows(one.model), a.rows) for name, one in served.items()}
@@ -72,10 +86,16 @@ def make_server(load: Callable[[], Mapping[str, Served]], a: Namespace) -> uvico
 
     worker = Worker(build)
     shared = Server(served, worker, a.seconds, Metrics(worker.engine))
+
+    async def watch() -> None:
+        await asyncio.gather(finish(server, worker, a.grace), close_idle(server, a.pace))
+
     limits = Limits(a.api_key, int(a.body_mb * 1_000_000), a.pace)
-    app = make_app(shared, limits, a.cors, lambda: finish(server, worker, a.grace))
+    app = make_app(shared, limits, a.cors, watch)
     config = uvicorn.Config(
         app,
+        http="h11",  # whose connections close_idle knows
+        ws="none",
         log_level="error",  # its warnings are about what clients send
         access_log=False,
         server_header=False,
