@@ -1,9 +1,14 @@
 """Odd requests, odd moments, odd models: what was found by trying to break the server."""
 
 import asyncio
+import json
+import os
+import signal
 import socket
+import subprocess
 import sys
 import threading
+from contextlib import suppress
 from dataclasses import replace
 from itertools import product
 
@@ -288,3 +293,26 @@ def test_who_asks_nothing_is_left(run):
                 assert got.count(b"200 OK") == sent.count(asked)
         slow = server.stream(prompt="a", max_tokens=1500, n=4, seed=1)  # longer than the pace
         assert slow[-1]["choices"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs signals")
+def test_a_second_ctrl_c_ends_it_at_once(run):
+    """With texts under way and in the queue; it printed a page of tracebacks."""
+    command = [sys.executable, "-m", "utils.serve", "--run", str(run), "--port", "0"]
+    env = {**os.environ, "PYTHONPATH": os.path.dirname(os.path.dirname(__file__))}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, env=env, **pipes) as process:
+        port = int(process.stdout.readline().rsplit(":", 1)[1])
+        content = json.dumps({**LONG, "temperature": 1, "stream": True, "n": 60}).encode()
+        head = "POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+        head += f"Content-Length: {len(content)}\r\n\r\n"
+        with socket.create_connection(("127.0.0.1", port), timeout=20) as sock:
+            sock.sendall(head.encode() + content)
+            sock.recv(100)
+            for _ in range(2):
+                process.send_signal(signal.SIGINT)
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(0.3)
+            _, err = process.communicate(timeout=20)
+    assert "Traceback" not in err, err
+    assert process.returncode in (130, -signal.SIGINT)

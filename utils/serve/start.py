@@ -1,6 +1,7 @@
 """Start a server: models, an engine, a socket; and end it so that streams may finish."""
 
 import asyncio
+import logging
 import socket
 import sys
 from argparse import Namespace
@@ -115,7 +116,13 @@ async def serve(a: Namespace, names: Sequence[str]) -> None:
         raise_open_files(a.connections + 100)
         print(f"http://{address(a.host)}:{sock.getsockname()[1]}", flush=True)
         note("Ctrl-C ends it")
-        await server.serve([sock])
+        app: Any = server.config.app
+        try:
+            await server.serve([sock])
+        finally:
+            if server.force_exit:  # the second Ctrl-C: what is cancelled would fill pages
+                logging.disable()
+                app.state.server.worker.end()
 
 
 def address(host: str) -> str:
