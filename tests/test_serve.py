@@ -222,7 +222,7 @@ def test_special_tokens_are_told_to_who_asks_for_the_bare_ids(server):
 
 def test_metrics_count(server):
     before = server.counted("written_tokens_total")
-    server.ask(prompt="a", max_tokens=7)
+    server.ask(prompt="a", max_tokens=7, seed=1)
     assert server.counted("written_tokens_total") == before + 7
     text = server.http.get("/metrics").text
     assert 'llm_tiny_answers_total{path="/v1/completions",status="200"}' in text
