@@ -316,3 +316,19 @@ def test_a_second_ctrl_c_ends_it_at_once(run):
             _, err = process.communicate(timeout=20)
     assert "Traceback" not in err, err
     assert process.returncode in (130, -signal.SIGINT)
+
+
+def test_an_answer_has_a_size(server):
+    """72 texts of a long context with 20 alternatives of each token were gigabytes at once."""
+    body = {"prompt": "a", "n": 8, "max_tokens": 1900, "logprobs": 20}
+    status, error = server.refused(**body)
+    assert (status, error["param"]) == (400, "logprobs")
+    assert "319,200 numbers are more than 300,000" in error["message"]
+    status, error = server.refused(prompt=[[5] * 1900] * 8, echo=True, logprobs=20, stream=True)
+    assert (status, error["param"]) == (400, "logprobs")
+    assert "stream" not in error["message"]
+    body |= {"stream": True, "stop": [chr(i) for i in range(97, 113)]}  # ends soon
+    assert server.stream(**body)
+    messages = [{"role": "user", "content": "a"}]
+    chat = {"messages": messages, "logprobs": True, "top_logprobs": 20, "n": 8}
+    assert server.refused("/v1/chat/completions", **chat)[1]["param"] == "logprobs"

@@ -90,7 +90,7 @@ async def unless_gone(request: Request, answer: Awaitable[T]) -> T:
 
 async def answered(server: Server, body: Writing, plan: Plan, request: Request) -> Response:
     """Carry out a plan, and answer whole or as a stream."""
-    job = await Job(server, plan).begin()
+    job = await Job(server, plan).begin(body.stream)
     if body.stream:
         usage = body.stream_options is not None and body.stream_options.include_usage
         return Events(job, usage)

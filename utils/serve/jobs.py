@@ -19,6 +19,7 @@ from utils.serve.served import Served
 from utils.serve.worker import Worker
 
 T = TypeVar("T")
+MOST_TOLD = 300_000  # log-probabilities in an answer: 200 MB on their way; a context of 8192 fits
 MANY = 64  # tokens: of a prompt of thousands, with alternatives, a chunk takes a second
 PENALTIES = "repetition_penalty", "presence_penalty", "frequency_penalty"
 SAMPLING = ("temperature", "top_p", "top_k", "min_p", *PENALTIES)
@@ -126,6 +127,21 @@ async def plan_chat(server: Server, body: ChatBody) -> Plan:
     return plan
 
 
+def check_told(plan: Plan, stream: bool) -> None:
+    """Raise Refused for more log-probabilities than an answer may hold; a stream keeps only those
+    of prompts.
+    """
+    told = 0
+    for r in plan.requests:
+        if r.top is not None:
+            tokens = r.score * len(r.ids) + (0 if stream else r.steps)
+            told += tokens * (r.top + 1)
+    if told > MOST_TOLD:
+        message = f"logprobs: {told:,} numbers are more than {MOST_TOLD:,}; ask for fewer texts, "
+        message += "tokens or alternatives at once" + ("" if stream else ", or stream them")
+        raise Refused(400, message, "logprobs", "invalid_value")
+
+
 class Job:
     """A plan that the engine carries out: `await begin()`, and `leave()` at last."""
 
@@ -133,8 +149,9 @@ class Job:
         self.server, self.plan, self.answer = server, plan, plan.answer
         self.began = time.monotonic()
 
-    async def begin(self) -> "Job":
+    async def begin(self, stream: bool) -> "Job":
         """Hand in the requests. Raises as `Worker.submit`, and Refused for more than ever fit."""
+        check_told(self.plan, stream)
         engine, n = self.server.worker.engine, len(self.plan.requests)
         if n > engine.most + engine.queue:
             most = engine.most + engine.queue
