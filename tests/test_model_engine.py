@@ -330,3 +330,14 @@ def test_only_known_ids_are_drawn_and_known_beginnings_are_told():
         assert events[-1].cached == known
     with pytest.raises(ValueError, match="vocab_size=0"):
         engine.submit(Request([1], 1, vocab_size=0))
+
+
+def test_a_free_row_goes_to_the_group_that_has_the_fewest():
+    """A request of 64 texts kept everybody else waiting until its last one had a row."""
+    engine = Engine(model(block_size=48), rows=2, queue=9)
+    many = [engine.submit(Request([1, 2], 4), group=1) for _ in range(6)]
+    ends = [event.number for event in engine.step() if event.finish]
+    single = engine.submit(Request([1, 2], 4), group=2)
+    other = engine.submit(Request([1, 2], 4), group=3)
+    ends += [event.number for event in engine.run() if event.finish]
+    assert ends == [*many[:2], single, many[2], other, *many[3:]]

@@ -5,7 +5,7 @@ its prompt, so a long prompt holds nobody up for longer than a block. What promp
 kept, and not read twice. It knows ids, and neither text, files nor sockets.
 """
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator, Mapping
 
 import torch
@@ -118,9 +118,10 @@ class Engine:
     """Serves requests to one model, or to several by name that share weights (adapters, say).
 
     `rows` texts are under way at a time, each of up to `size` tokens (default block_size); `queue`
-    more may wait, in the order of their coming. A text of which nothing is written (steps=0) may
-    have one token more: its last is only scored. Keys and values of prompts' beginnings take up to
-    prefix_bytes for each model. Not for use by several threads at once.
+    more may wait: a free row goes to the group that has the fewest, then to who came first. A text
+    of which nothing is written (steps=0) may have one token more: its last is only scored. Keys and
+    values of prompts' beginnings take up to prefix_bytes for each model. Not for use by several
+    threads at once.
     """
 
     def __init__(
@@ -141,8 +142,10 @@ class Engine:
         self.waiting: deque[Text] = deque()
         self.numbers = 0
 
-    def submit(self, request: Request) -> int:
+    def submit(self, request: Request, group: int = 0) -> int:
         """Take a request; gives the number that its events have.
+
+        Requests of one group, the texts of a client say, do not push those of others aside.
 
         Raises QueueFull, or ValueError for what `generate` would refuse, a model that is not
         there, or a text that would outgrow the context.
@@ -152,7 +155,7 @@ class Engine:
             raise QueueFull(f"{len(self.waiting)} requests wait already; come back later")
         self.numbers += 1
         device = self.batches[request.model].rows.all.device
-        self.waiting.append(Text(self.numbers, request, device))
+        self.waiting.append(Text(self.numbers, request, device, group))
         return self.numbers
 
     def check(self, r: Request) -> None:
@@ -196,10 +199,17 @@ class Engine:
         """Requests that have a row."""
         return sum(len(b.reading) + len(b.writing) for b in self.batches.values())
 
+    def next_text(self) -> Text:
+        """Take the one that gets the next row out of those that wait."""
+        rows = Counter(t.group for b in self.batches.values() for t in (*b.reading, *b.writing))
+        text = min(self.waiting, key=lambda text: rows[text.group])
+        self.waiting.remove(text)
+        return text
+
     def step(self) -> list[Event]:
         """Read a block of a prompt and draw a token of each text; gives what came of it."""
         while self.waiting and self.under_way < self.most:
-            text = self.waiting.popleft()
+            text = self.next_text()
             self.batches[text.request.model].join(text)
         events: list[Event] = []
         for batch in self.batches.values():

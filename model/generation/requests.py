@@ -72,8 +72,8 @@ class Event:
 class Text:
     """A request on its way."""
 
-    def __init__(self, number: int, request: Request, device: torch.device) -> None:
-        self.number, self.request = number, request
+    def __init__(self, number: int, request: Request, device: torch.device, group: int) -> None:
+        self.number, self.request, self.group = number, request, group
         self.ids = list(request.ids)  # the prompt, and what was drawn
         self.drawn: Counter[int] = Counter()
         self.numbers = uniforms(seeds_of(request.seed, 1), device)

@@ -103,7 +103,7 @@ class Worker:
         if len(requests) > (room := max(0, self.engine.room)):
             raise QueueFull(f"{len(requests)} requests, and room for {room}; come back later")
         for request in requests:
-            number = self.engine.submit(request)
+            number = self.engine.submit(request, group=id(stream))
             stream.numbers.append(number)
             self.streams[number] = stream
 
