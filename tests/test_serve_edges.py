@@ -14,18 +14,25 @@ from itertools import product
 
 import hub_models
 import pytest
+import torch
 from pydantic import ValidationError
 from serve_tools import running
 from torch.nn import functional as F
 
+from model import GPTConfig, TinyGPT
 from model.generation.cache import KVCache
 from model.generation.requests import Event
+from tok import CharTokenizer
+from utils.hub.importer import write_run
+from utils.hub.pretrained import Pretrained
+from utils.hub.sources import Found
 from utils.serve import app, start
 from utils.serve.answers import Answer
 from utils.serve.jobs import plan_completion
 from utils.serve.schema import ChatBody, CompletionBody
 from utils.serve.served import Served
 from utils.serve.worker import Stream
+from utils.writing.text import write_text
 
 LONG = {"model": "toy", "prompt": "a", "max_tokens": 1900, "temperature": 0}
 
@@ -332,3 +339,46 @@ def test_an_answer_has_a_size(server):
     messages = [{"role": "user", "content": "a"}]
     chat = {"messages": messages, "logprobs": True, "top_logprobs": 20, "n": 8}
     assert server.refused("/v1/chat/completions", **chat)[1]["param"] == "logprobs"
+
+
+ODD = [
+    {"pos": "learned"},
+    {"pos": "sinusoidal", "norm_at": "post", "attn": "naive"},
+    {"pos": "none", "window": 5, "emb_conv": 3, "n_kv_head": 1},
+    {"pos": "rope", "window": 7, "norm": "rmsnorm", "mlp": "swiglu"},
+]
+
+
+@pytest.mark.parametrize("how", ODD)
+def test_odd_models_by_characters(tmp_path, how):
+    """No special token, one text, a vocabulary of seven letters: all of the API as for others."""
+    tok = CharTokenizer("abc de\n")
+    torch.manual_seed(2)
+    m = TinyGPT(GPTConfig(vocab_size=9, block_size=40, d_model=16, n_head=2, n_layer=2, **how))
+    write_run(tmp_path / "odd", Found(m.config, m.state_dict(), tok, Pretrained("here")))
+    with running(tmp_path / "odd") as server:
+        for prompt in "abc", "":
+            for steps in 30, 3:
+                how = {"temperature": 0.9, "seed": 3}
+                want = write_text(m.eval(), tok, prompt, steps, **how)
+                got = server.ask(prompt=prompt, max_tokens=steps, echo=True, logprobs=2, **how)
+                (one,) = got["choices"]
+                assert one["text"] == prompt + want
+                assert "".join(one["logprobs"]["tokens"]) == prompt + want
+                chunks = server.stream(prompt=prompt, max_tokens=steps, **how)
+                assert "".join(c["choices"][0]["text"] for c in chunks) == want
+        many = [
+            server.ask(prompt=p, max_tokens=9, temperature=0)["choices"][0]["text"] for p in "abcd"
+        ]
+        both = server.ask(prompt=list("abcd"), max_tokens=9, temperature=0)["choices"]
+        assert [one["text"] for one in both] == many
+        status, error = server.refused(prompt="ab🦊")
+        assert (status, error["param"]) == (400, "prompt")
+        assert server.refused(prompt=[7])[0] == 400  # the model has it, the tokenizer not
+        assert server.ask("/tokenize", prompt="cab")["count"] == 3
+        status, error = server.refused("/tokenize", prompt="ab🦊")
+        assert (status, error["param"]) == (400, "prompt")
+        status, error = server.refused("/detokenize", tokens=[7])
+        assert (status, error["param"]) == (400, "tokens")
+        info = server.http.get("/tokenizer_info").json()
+        assert info["bos_token"] is info["eos_token"] is info["chat_template"] is None

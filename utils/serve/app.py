@@ -14,7 +14,7 @@ from starlette.types import Receive, Scope, Send
 
 from model.adapt.quant import count
 from utils.serve.choices import named
-from utils.serve.errors import Refused, refusal
+from utils.serve.errors import Refused, blaming, refusal
 from utils.serve.files import add_page
 from utils.serve.guard import Guard, Limits
 from utils.serve.jobs import Job, Plan, Server, plan_chat, plan_completion
@@ -158,7 +158,8 @@ def add_tokens(app: FastAPI, server: Server) -> None:
         """Text -> ids; `pieces` names the first 1000 of them."""
         one = server.pick(body.model)
         encode = one.start if body.add_special_tokens else one.encode
-        ids = await server.encode(encode, body.prompt)
+        with blaming("prompt"):
+            ids = await server.encode(encode, body.prompt)
         pieces = [named(one.tokenizer, i, None) for i in ids[:PIECES]]
         told = {"tokens": ids, "count": len(ids), "max_model_len": one.context, "pieces": pieces}
         return JSONResponse(told)  # FastAPI would look at each id
@@ -166,7 +167,9 @@ def add_tokens(app: FastAPI, server: Server) -> None:
     @app.post("/detokenize")
     async def detokenize(body: DetokenizeBody) -> dict[str, str]:
         """Ids -> text."""
-        return {"prompt": server.pick(body.model).text(body.tokens)}
+        one = server.pick(body.model)
+        with blaming("tokens"):
+            return {"prompt": one.text(body.tokens)}
 
     @app.get("/tokenizer_info")
     async def tokenizer_info(model: str | None = None) -> dict[str, Any]:
