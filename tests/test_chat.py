@@ -377,6 +377,25 @@ def test_a_template_without_end_is_one_line(text):
         ChatTemplate(text)([{"role": "user", "content": "a"}])
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}",
+        "{% macro a(n) %}{% if n %}{{ a(n-1) }}{{ a(n-1) }}{% endif %}{% endmacro %}{{ a(90) }}",
+        "{% for i in range(99999) %}{{ range(99999) | map('string') | join | length }}{% endfor %}",
+        "{{ 9 ** 9 ** 9 }}",
+    ],
+    ids=["loop", "macro", "filter", "power"],
+)
+def test_a_template_that_takes_for_ever_is_given_up(text, monkeypatch):
+    """It stood still, and in a server it stopped the engine's thread, so everybody's texts."""
+    monkeypatch.setattr("utils.writing.template.SECONDS", 0.1)
+    trace = sys.gettrace()
+    with pytest.raises(ValueError, match=r"it (takes more than 0.1 s|uses \*\*)"):
+        ChatTemplate(text)([{"role": "user", "content": "a"}])
+    assert sys.gettrace() is trace
+
+
 LAST = "{% if messages[-1].role != 'user' %}{{ raise_exception('the last is no user') }}{% endif %}"
 
 

@@ -32,6 +32,7 @@ from utils.serve.jobs import plan_completion
 from utils.serve.schema import ChatBody, CompletionBody
 from utils.serve.served import Served
 from utils.serve.worker import Stream
+from utils.writing.template import ChatTemplate
 from utils.writing.text import write_text
 
 LONG = {"model": "toy", "prompt": "a", "max_tokens": 1900, "temperature": 0}
@@ -382,3 +383,19 @@ def test_odd_models_by_characters(tmp_path, how):
         assert (status, error["param"]) == (400, "tokens")
         info = server.http.get("/tokenizer_info").json()
         assert info["bos_token"] is info["eos_token"] is info["chat_template"] is None
+
+
+@pytest.mark.parametrize("text", [
+    "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}",
+    "{% set x = namespace(a='aa') %}{% for i in range(99) %}{% set x.a = x.a ~ x.a %}{% endfor %}",
+    "{{ raise_exception('no') }}",
+    "",
+])  # fmt: skip
+def test_a_template_that_fails_is_that_chats_fault(server, monkeypatch, text):
+    monkeypatch.setattr("utils.writing.template.SECONDS", 0.2)
+    served = server.server.served
+    monkeypatch.setitem(served, "toy", replace(served["toy"], template=ChatTemplate(text)))
+    chat = {"messages": [{"role": "user", "content": "a"}], "max_tokens": 3}
+    status, error = server.refused("/v1/chat/completions", **chat)
+    assert (status, error["param"]) == (400, "messages")
+    assert server.ask(prompt="a", max_tokens=3, seed=1)["choices"]

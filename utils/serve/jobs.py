@@ -117,6 +117,8 @@ async def plan_chat(server: Server, body: ChatBody) -> Plan:
     with blaming("messages"):
         text = await server.worker.call(served.render, messages)
         ids = await server.encode(served.chat_ids, text)
+        if not ids:
+            raise ValueError("the chat template makes nothing of them")
     steps = body.max_completion_tokens
     steps = body.max_tokens if steps is None else steps
     steps = max(0, served.context - len(ids)) if steps is None else steps

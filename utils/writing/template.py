@@ -2,6 +2,8 @@
 
 import json
 import re
+import sys
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
@@ -12,6 +14,7 @@ from tok.cli import one_line
 
 Message = Mapping[str, str]  # role: system, user or assistant; content
 MOST = 1 << 28  # bytes that rendering may take
+SECONDS = 2
 GENERATION = re.compile(r"{%(-?)\s*(end)?generation\s*(-?)%}")  # marks answers for training
 
 
@@ -44,12 +47,30 @@ def little_memory() -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
 
 
+@contextmanager
+def little_time() -> Iterator[None]:
+    """Within it TimeoutError is raised after SECONDS, at the next line of Python that runs."""
+    end = time.monotonic() + SECONDS
+
+    def look(frame: Any, event: str, arg: Any) -> Any:
+        if time.monotonic() > end:
+            raise TimeoutError(f"it takes more than {SECONDS} s")
+        return look
+
+    before = sys.gettrace()
+    sys.settrace(look)
+    try:
+        yield
+    finally:
+        sys.settrace(before)
+
+
 class ChatTemplate:
     """A template, and the special tokens that it may write: `template(messages)` -> text.
 
     It may come from a stranger: it runs in jinja2's sandbox, sees plain text only, and no name in
     it begins with two underscores. ValueError for one that does not compile, or without jinja2;
-    whatever else it does wrong, recursion without end or texts without end, is one, too.
+    whatever else it does wrong, loops, recursion or texts without end, is one, too.
     """
 
     def __init__(self, template: str, bos: str | None = None, eos: str | None = None) -> None:
@@ -68,6 +89,8 @@ class ChatTemplate:
         env.filters["tojson"] = to_json
         env.globals["dict"] = lambda *args, **values: dict(*args, **values)  # not the type itself
         env.globals["raise_exception"] = refuse
+        env.intercepted_binops = frozenset({"**"})  # 9 ** 9 ** 9 is one long line
+        env.binop_table["**"] = lambda a, b: refuse("it uses **, which may take for ever")
         env.globals["strftime_now"] = lambda how: datetime.now().strftime(how)
         tokens = {"bos_token": bos, "eos_token": eos}
         self.tokens = {name: token for name, token in tokens.items() if token is not None}
@@ -87,7 +110,7 @@ class ChatTemplate:
         """
         values = {"messages": list(messages), "add_generation_prompt": add_generation_prompt}
         try:
-            with little_memory():
+            with little_memory(), little_time():
                 return self.template.render(**values, **self.tokens)
         except Exception as e:  # of a stranger's program: any
             raise ValueError(f"the chat template refuses: {one_line(e)}") from None
