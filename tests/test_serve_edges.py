@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -399,3 +400,17 @@ def test_a_template_that_fails_is_that_chats_fault(server, monkeypatch, text):
     status, error = server.refused("/v1/chat/completions", **chat)
     assert (status, error["param"]) == (400, "messages")
     assert server.ask(prompt="a", max_tokens=3, seed=1)["choices"]
+
+
+def test_the_page_may_do_nothing_else(server):
+    """Scripts, styles and answers of this server alone, and no file is taken for another kind."""
+    html = server.http.get("/").text
+    paths = ["/", *re.findall(r'(?:src|href)="(/[^"]*)"', html)]
+    assert len(paths) == 4
+    for path in paths:
+        answer = server.http.get(path)
+        policy = answer.headers["content-security-policy"]
+        assert policy.startswith("default-src 'none'; ")
+        assert "unsafe" not in policy
+        assert answer.headers["x-content-type-options"] == "nosniff"
+    assert not re.search(r"<style|<script>|\s(style|on\w+)=", html)

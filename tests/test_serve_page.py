@@ -168,6 +168,8 @@ def test_a_reload_loses_nothing(server):
 def test_what_another_version_kept_does_no_harm(server):
     with opened(server) as page:
         kept = '[{"id": 1, "panes": [{"written": {"tokens": [{"id": 3}]}}]}, 7, null]'
+        kept = kept[:-1] + ', {"id": 2, "at": 1, "title": "a", "panes": [null]}'
+        kept += ', {"id": 3, "at": "x", "title": "a", "panes": [{"model": "m"}]}]'
         page.evaluate(f"localStorage['llm-tiny.history'] = {json.dumps(kept)}")
         page.evaluate("localStorage['llm-tiny.page'] = '{\"entry\": 1, \"setups\": 3}'")
         page.call("Page.reload")

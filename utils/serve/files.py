@@ -32,4 +32,5 @@ def add_file(app: FastAPI, path: str, body: bytes, kind: str) -> None:
     @app.get(path, include_in_schema=False)
     async def file() -> Response:
         headers = {"Cache-Control": "no-cache", "Content-Security-Policy": POLICY}
+        headers |= {"X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer"}
         return Response(body, media_type=kind, headers=headers)

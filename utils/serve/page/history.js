@@ -8,7 +8,8 @@ const MOST = 50;
 /** All entries; what is damaged is passed over. */
 export function entries() {
   const found = read(NAME, []);
-  const whole = (one) => one?.id && typeof one.title === "string" && Array.isArray(one.panes);
+  const whole = (one) => one?.id && typeof one.title === "string" && Number.isFinite(one.at)
+    && Array.isArray(one.panes) && one.panes.every((pane) => typeof pane?.model === "string");
   return Array.isArray(found) ? found.filter(whole) : [];
 }
 
