@@ -414,3 +414,11 @@ def test_the_page_may_do_nothing_else(server):
         assert "unsafe" not in policy
         assert answer.headers["x-content-type-options"] == "nosniff"
     assert not re.search(r"<style|<script>|\s(style|on\w+)=", html)
+
+
+def test_a_stop_string_may_be_long(server):
+    """Of a megabyte all beginnings were looked for after each token: for minutes, all waited."""
+    body = {"prompt": "a", "max_tokens": 4, "seed": 1}
+    text = server.ask(**body)["choices"][0]["text"]
+    stop = text[-1] + "b" * 1_000_000
+    assert server.ask(**body, stop=stop)["choices"][0]["text"] == text

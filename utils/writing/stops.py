@@ -20,7 +20,10 @@ class Stops:
             _, start = min((start + len(stop), start) for stop, start in at.items())
             self.held, self.met = self.held[:start], True
             return self.rest()
-        starts = (n for s in self.stops for n in range(1, len(s)) if self.held.endswith(s[:n]))
+        most = len(self.held) + 1  # a stop string may be longer than any text
+        starts = (
+            n for s in self.stops for n in range(1, min(most, len(s))) if self.held.endswith(s[:n])
+        )
         free = len(self.held) - max(starts, default=0)
         text, self.held = self.held[:free], self.held[free:]
         return text
