@@ -291,7 +291,7 @@ def test_no_address_is_shared_on_windows(monkeypatch):
 
 def test_who_asks_nothing_is_left(run):
     """As many idle connections as are allowed shut everybody else out, as long as they liked."""
-    asked = b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n"
+    asked = b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n"
     with running(run, flags=["--pace", "0.3"]) as server:
         for sent in b"", b"GET /hea", asked, asked + b"GET /hea":
             with socket.create_connection(("127.0.0.1", server.port), timeout=4) as sock:
@@ -313,7 +313,7 @@ def test_a_second_ctrl_c_ends_it_at_once(run):
     with subprocess.Popen(command, env=env, **pipes) as process:
         port = int(process.stdout.readline().rsplit(":", 1)[1])
         content = json.dumps({**LONG, "temperature": 1, "stream": True, "n": 60}).encode()
-        head = "POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+        head = "POST /v1/completions HTTP/1.1\r\nHost: [::1]\r\nContent-Type: application/json\r\n"
         head += f"Content-Length: {len(content)}\r\n\r\n"
         with socket.create_connection(("127.0.0.1", port), timeout=20) as sock:
             sock.sendall(head.encode() + content)
@@ -422,3 +422,15 @@ def test_a_stop_string_may_be_long(server):
     text = server.ask(**body)["choices"][0]["text"]
     stop = text[-1] + "b" * 1_000_000
     assert server.ask(**body, stop=stop)["choices"][0]["text"] == text
+
+
+def test_a_page_elsewhere_cannot_call_itself_this_machine(run, server):
+    """DNS rebinding: evil.example leads to 127.0.0.1, and its page may ask its own origin."""
+    for host in "evil.example", "evil.example:8000", "127.0.0.1.evil.example", "":
+        answer = server.http.get("/v1/models", headers={"Host": host})
+        assert answer.status_code == 421, host
+    for host in "localhost", "localhost:8000", "127.0.0.1", "[::1]:8000":
+        assert server.http.get("/v1/models", headers={"Host": host}).status_code == 200
+    with running(run, flags=["--api-key", "key"]) as keyed:
+        headers = {"Host": "models.example", "Authorization": "Bearer key"}
+        assert keyed.http.get("/v1/models", headers=headers).status_code == 200

@@ -44,7 +44,7 @@ def server(run):
 def request(path="/v1/completions", *, close=True, **body):
     """The bytes of a request."""
     content = json.dumps({"model": "toy", **body}).encode()
-    head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+    head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
     head += f"Content-Length: {len(content)}\r\n" + ("Connection: close\r\n" if close else "")
     return head.encode() + b"\r\n" + content
 
@@ -122,7 +122,7 @@ def test_half_a_request(server, part):
 
 
 def test_a_body_of_100_megabytes(server):
-    head = b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+    head = b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
     with connect(server) as sock:
         sock.sendall(head + b"Content-Length: 100000000\r\n\r\n{")
         assert b" 413 " in all_of(sock).split(b"\r\n")[0]
@@ -146,7 +146,7 @@ def test_a_thousand_connections(run):
             writer.write(b"GET /health HT")  # the others say nothing at all
         texts = await asyncio.to_thread(lambda: server.ask(prompt="b", max_tokens=5))
         for _, writer in opened[::2]:
-            writer.write(b"TP/1.1\r\nHost: x\r\n\r\n")
+            writer.write(b"TP/1.1\r\nHost: localhost\r\n\r\n")
         answers = await asyncio.gather(*(reader.readline() for reader, _ in opened[::2]))
         for _, writer in opened:
             writer.close()

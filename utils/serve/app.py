@@ -33,6 +33,7 @@ ERRORS: dict[int | str, dict[str, Any]] = {
     for status, what in {
         400: "a parameter is wrong, missing or not supported; `param` names it",
         401: "the API key is missing or wrong",
+        421: "another Host than this machine",
         404: "no such model",
         408: "the body did not come in time",
         413: "the body is too large",

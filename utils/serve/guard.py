@@ -1,7 +1,8 @@
-"""What every request has to pass: its key, its size, its pace; as plain ASGI."""
+"""What every request has to pass: host, key, size, pace; as plain ASGI."""
 
 import asyncio
 import hmac
+import re
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from utils.serve.errors import Refused
 
 OPEN = "/", "/health"  # without a key; so is /page/
+LOCAL = "127.0.0.1", "localhost", "[::1]"  # this machine, as Host names it
 
 
 @dataclass(frozen=True)
@@ -21,6 +23,7 @@ class Limits:
     api_key: str | None = None
     body: int = 4_000_000  # bytes
     pace: float = 30.0  # seconds in which a body has to come, and an answer's part to go
+    local: bool = False  # it listens to this machine alone
 
 
 def is_open(path: str) -> bool:
@@ -29,7 +32,7 @@ def is_open(path: str) -> bool:
 
 
 class Guard:
-    """Refuses requests before an app sees them: 401, 413, 408."""
+    """Refuses requests before an app sees them: 421, 401, 413, 408."""
 
     def __init__(self, app: ASGIApp, limits: Limits, count: Callable[[str, int], None]) -> None:
         self.app, self.limits, self.count = app, limits, count
@@ -42,6 +45,7 @@ class Guard:
         if scope["method"] == "HEAD":  # the answer to GET, whose body uvicorn leaves out
             scope = {**scope, "method": "GET"}
         try:
+            self.check_host(scope)
             self.check_key(scope)
             messages = await self.body(scope, receive)
         except Refused as e:
@@ -60,6 +64,15 @@ class Guard:
 
         with suppress(asyncio.TimeoutError):  # it reads nothing: uvicorn closes the connection
             await self.app(scope, read, write)
+
+    def check_host(self, scope: Scope) -> None:
+        """Raise Refused for another Host than this machine, where no other is served.
+
+        A page on the internet could else have its own name lead here, and ask (DNS rebinding).
+        """
+        host = dict(scope["headers"]).get(b"host", b"").decode("latin-1")
+        if self.limits.local and re.sub(r":\d+$", "", host) not in LOCAL:
+            raise Refused(421, f"host {host[:100]!r} is not served; --host and --api-key open it")
 
     def check_key(self, scope: Scope) -> None:
         """Raise Refused without the right key, found out in constant time."""

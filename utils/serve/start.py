@@ -17,7 +17,7 @@ from model.generation.engine import Engine
 from utils.device import pick_device
 from utils.serve.app import make_app
 from utils.serve.errors import Stopping
-from utils.serve.guard import Limits
+from utils.serve.guard import LOCAL, Limits
 from utils.serve.jobs import Server
 from utils.serve.metrics import Metrics
 from utils.serve.served import Served, load_all
@@ -91,7 +91,8 @@ def make_server(load: Callable[[], Mapping[str, Served]], a: Namespace) -> uvico
     async def watch() -> None:
         await asyncio.gather(finish(server, worker, a.grace), close_idle(server, a.pace))
 
-    limits = Limits(a.api_key, int(a.body_mb * 1_000_000), a.pace)
+    local = a.api_key is None and address(a.host) in LOCAL
+    limits = Limits(a.api_key, int(a.body_mb * 1_000_000), a.pace, local)
     app = make_app(shared, limits, a.cors, watch)
     config = uvicorn.Config(
         app,
