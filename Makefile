@@ -52,7 +52,7 @@ sample: $(VENV)/.installed ## write: PROMPT="Once upon a time" RUN=tiny ARGS="--
 eval: $(VENV)/.installed ## score: RUN=tiny
 	@$(BIN)/python eval.py $(if $(RUN),--run $(RUN)) $(ARGS)
 
-plot: $(VENV)/.installed ## draw loss and perplexity: RUN="tiny other"
+plot: $(VENV)/.installed ## draw losses, learning rate, gradient, speed: RUN="tiny other" ARGS=--watch
 	@$(BIN)/python -m utils.plot $(RUN) $(ARGS)
 
 sweep: $(VENV)/.installed ## try combinations: ARGS="--lr 1e-3 3e-3 --n_layer 2 4"

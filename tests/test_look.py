@@ -10,10 +10,11 @@ from torch.nn import functional as F
 from model import GPTConfig, TinyGPT
 from model.adapt.lora import add_lora
 from model.adapt.lora_config import LoRAConfig
+from model.inside import attention_weights, walk
 from tok import BPETokenizer, CharTokenizer
 from utils import runs
 from utils.look import __main__ as command
-from utils.look.inside import KEPT, attention_weights, label, logit_lens, look, walk
+from utils.look.inside import KEPT, label, logit_lens, look
 from utils.look.picture import MOST, cut, depths_shown, draw, mosaic, percent
 
 BASE = GPTConfig(vocab_size=29, block_size=16, n_layer=3, n_head=4, d_model=32, dropout=0.2)

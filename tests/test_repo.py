@@ -22,8 +22,8 @@ NUMPY = {"numpy"}  # for model/numpy_gpt, which has it in place of torch
 EXTRAS = {"tiktoken", "tokenizers"}  # imported where asked for, never needed
 ORDER = {  # inside a room: what stands earlier may not import what stands later
     "tok": "base ids special pieces files cli storage char bpe",
-    "model": "setting rope_scaling config norm positions attention gpt generation adapt convert "
-    "numpy_gpt",
+    "model": "setting rope_scaling config norm positions attention gpt inside generation adapt "
+    "convert numpy_gpt",
     "data": "text hashes download store encode overlap phases loader permutation sampler prepare "
     "mixture plots stories",
     "utils": "device recipe config runs distributed training writing reporting hub ladder bench "

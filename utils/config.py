@@ -101,6 +101,10 @@ class TrainConfig:
     save_minutes: float = setting(5.0, "save last.pt this often between evaluations; 0 = never")
     keep: int = setting(0, "keep the checkpoints of the newest evaluations as stepN.pt")
     log_every: int = setting(10, "steps between lines of metrics.csv")
+    watch: bool = setting(
+        False, "note each layer's norms, updates, attention and dead units in watch.csv"
+    )
+    tensorboard: bool = setting(False, "write for TensorBoard, too, into the run's directory")
     sample: int = setting(60, "write a text of this many tokens at each evaluation; 0 = none")
     seed: int = setting(1337, "seed of weights, batches and dropout")
     device: str = setting("auto", "device: auto, cpu, cuda, cuda:1, mps")
@@ -128,6 +132,8 @@ class TrainConfig:
                 raise ValueError(f"{name}={getattr(self, name)} must be 0 or more")
         if self.parallel == "fsdp" and self.sample:
             raise ValueError(f"parallel=fsdp cannot write sample={self.sample}; use --sample 0")
+        if self.parallel == "fsdp" and self.watch:
+            raise ValueError("parallel=fsdp has no whole layers to watch; use --parallel ddp")
 
 
 @dataclass(frozen=True)

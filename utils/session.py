@@ -26,7 +26,8 @@ from utils.distributed import Distributed, apply_fsdp, start_processes, wrap_ddp
 from utils.hub.pretrained import NAME as PRETRAINED
 from utils.reporting.console import Console, headlines
 from utils.reporting.csv import MetricsCSV
-from utils.reporting.events import Callback, Finished
+from utils.reporting.events import Callback, Finished, Sample
+from utils.reporting.sinks import Sink, check_sinks, optional_sinks
 from utils.reporting.summary import commit, summarize, write_json
 from utils.reporting.tracker import Tracker
 from utils.runs import open_run, run_dir
@@ -61,9 +62,10 @@ class Session:
     ):
         d, s, T = settings.data, settings.train, settings.model.block_size
         keep_freed_memory()
+        check_sinks(settings)
         self.settings, self.dist = settings, dist
         self.path = run_dir(s.run or Path(d.data).stem)
-        self.sinks: list[MetricsCSV | Console] = []
+        self.sinks: list[Sink] = []
         lazy = s.parallel == "fsdp" and dist.world_size > 1  # the main process's copy is enough
         self.last = load_checkpoint(self.path / "last.pt", mmap=lazy) if resume else None
         self.device = self.precise(device)
@@ -135,6 +137,7 @@ class Session:
             self.sinks = [
                 MetricsCSV(self.path, state.step, self.mixture.datasets),
                 Console(state.step, s.steps),
+                *optional_sinks(self.path, self.settings, state, self.data.val, self.device),
             ]
         tokens = self.settings.tokens_per_step * dist.world_size
         callbacks = [*self.sinks, *callbacks] if dist.is_main else []
@@ -180,7 +183,7 @@ class Session:
         if self.dist.is_main:
             with self.clock("samples"):
                 text = self.story(n)
-                self.tracker.say(indent + text.replace("\n", "\n" + indent))
+                self.tracker.emit(Sample(self.state.step, text, indent))
                 if known:
                     training = training_words(self.mixture.datasets.values())
                     self.tracker.say(f"\n{novelty([text], training)}")

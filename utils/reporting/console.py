@@ -14,7 +14,7 @@ from model.attention import AUTO
 from utils.config import Settings
 from utils.device import Device
 from utils.distributed import Distributed
-from utils.reporting.events import Evaluation, Event, Finished, Message, Step
+from utils.reporting.events import Evaluation, Event, Finished, Message, Sample, Step
 from utils.training.checkpoint import TrainState
 from utils.training.score import perplexity
 
@@ -99,6 +99,8 @@ class Console:
         """Print an event, if people are to see it."""
         if isinstance(event, Message):
             self.print(event.text)
+        if isinstance(event, Sample):
+            self.print(event.indent + event.text.replace("\n", "\n" + event.indent))
         if isinstance(event, Step):
             self.step(event)
         if isinstance(event, Evaluation):

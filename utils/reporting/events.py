@@ -46,6 +46,15 @@ class Evaluation:
 
 
 @dataclass(frozen=True)
+class Sample:
+    """A text that the model has made up."""
+
+    step: int
+    text: str
+    indent: str = ""  # of its lines, where people read it among others
+
+
+@dataclass(frozen=True)
 class Message:
     """A line for people."""
 
@@ -59,5 +68,5 @@ class Finished:
     summary: dict[str, Any]
 
 
-Event = Step | Interval | Evaluation | Message | Finished
+Event = Step | Interval | Evaluation | Sample | Message | Finished
 Callback = Callable[[Event], object]
