@@ -77,10 +77,10 @@ def labels(runs: Sequence[Path]) -> list[str]:
     names = [n for n in dict.fromkeys(k for c in configs for k in c) if n not in ("run", "data")]
     differ = [n for n in names if len({repr(c.get(n)) for c in configs}) > 1]
     found = []
-    for run, config in zip(runs, configs, strict=True):
+    for path, config in zip(runs, configs, strict=True):
         said = [f"{n}={config[n]}" for n in differ if n in config]
         more = ", ..." if len(said) > MOST else ""
-        found.append(f"{run.name}: {', '.join(said[:MOST])}{more}" if said else run.name)
+        found.append(f"{path.name}: {', '.join(said[:MOST])}{more}" if said else path.name)
     return found
 
 

@@ -4,7 +4,7 @@ tensorboard --logdir runs
 """
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from utils.config import Settings, flat
 from utils.reporting.events import Event, Sample
@@ -23,8 +23,9 @@ class TensorBoard:
         self.writer: Any = SummaryWriter(str(run), purge_step=step + 1 if step else None)
         values = flat(settings)
         *begins, self.end = hparams(values, dict.fromkeys(METRICS, 0.0))
+        file: Any = cast(Any, self.writer).file_writer
         for summary in begins:  # add_hparams would make a directory of its own
-            self.writer.file_writer.add_summary(summary)
+            file.add_summary(summary)
         text = "\n".join(f"    {name}: {value}" for name, value in values.items())
         self.writer.add_text("settings", text, step)
         self.writer.flush()

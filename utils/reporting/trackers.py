@@ -56,12 +56,14 @@ class Tracked:
         module.init(config=flat(settings), **{"name": settings.train.run or None, **options})
 
     def __call__(self, event: Event) -> None:
-        """Log figures and samples; the end of the run ends the tracker's."""
+        """Log figures and samples; the last of them ends the tracker's run."""
         if values := scalars(event):
             self.module.log(values, step=event.step)  # type: ignore[union-attr]
         if isinstance(event, Sample):
             self.module.log({"sample": event.text}, step=event.step)
+            if self.over:
+                self.module.finish()
         if isinstance(event, Finished):
             self.over = True
-        if self.over and not (isinstance(event, Finished) and writes_on(event)):
-            self.module.finish()
+            if not writes_on(event):
+                self.module.finish()

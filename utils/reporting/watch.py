@@ -83,9 +83,8 @@ def listen(block: Any, row: Row) -> list[RemovableHandle]:
     def attends(attn: Any, args: Any) -> None:
         x, rope, *_ = args
         if x.size(1) > 1:
-            row["attention_entropy"] = entropy(
-                attention_weights(attn, x, rope).float(), attn.window
-            )
+            p = attention_weights(attn, x, rope)
+            row["attention_entropy"] = entropy(p.float(), attn.window)
 
     def multiplies(_: Any, args: Any) -> None:
         row["dead_units"] = dead(args[0].detach())
