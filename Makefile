@@ -17,7 +17,7 @@ PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c .ci/co
 CODE = tok model data utils tests *.py
 
 .DEFAULT_GOAL = help
-.PHONY: help train sample eval plot sweep bench serve import export numpy bpe-train tokenizers exercise failures ladder look notebooks format lint test test-slow clean
+.PHONY: help train sample eval plot doctor sweep bench serve import export numpy bpe-train tokenizers exercise failures ladder look notebooks format lint test test-slow clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-10s %s\n", $$1, $$2}'
@@ -54,6 +54,9 @@ eval: $(VENV)/.installed ## score: RUN=tiny
 
 plot: $(VENV)/.installed ## draw losses, learning rate, gradient, speed: RUN="tiny other" ARGS=--watch
 	@$(BIN)/python -m utils.plot $(RUN) $(ARGS)
+
+doctor: $(VENV)/.installed ## what looks wrong with a run, and what to try: RUN=tiny
+	@$(BIN)/python -m utils.doctor $(RUN) $(ARGS)
 
 sweep: $(VENV)/.installed ## try combinations: ARGS="--lr 1e-3 3e-3 --n_layer 2 4"
 	$(BIN)/python sweep.py $(ARGS)

@@ -29,8 +29,8 @@ ORDER = {  # inside a room: what stands earlier may not import what stands later
     "utils": "device recipe config runs distributed training writing reporting hub ladder bench "
     "compress flags session forecast serve",
 }
-COMMANDS = {"chaos", "exercises", "failures", "judge", "look", "notebooks", "plot"}  # python -m
-COMMANDS |= {"settings_table", "tokenizer_report"}  # they stand on top of all
+COMMANDS = {"chaos", "doctor", "exercises", "failures", "judge", "look"}  # python -m
+COMMANDS |= {"notebooks", "plot", "settings_table", "tokenizer_report"}  # they stand on top of all
 DOCS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "data" / "README.md"]
 SCRIPTS = ["train.py", "sample.py", "eval.py", "sweep.py", "bench.py"]
 

@@ -13,7 +13,7 @@ from utils.training.lean import AdamW
 ROOT = Path(__file__).parent.parent
 COMMANDS = ["train.py", "sample.py", "eval.py", "sweep.py", "bench.py"]
 MODULES = ["data.prepare", "data.stories", "tok.bpe", "utils.chaos", "utils.plot"]
-MODULES += ["utils.tokenizer_report", "utils.serve"]
+MODULES += ["utils.tokenizer_report", "utils.serve", "utils.doctor"]
 AT_EXIT = """
 import atexit, runpy, sys
 atexit.register(lambda: print(sorted(sys.modules.keys() & set({heavy!r})), file=sys.stderr))

@@ -45,6 +45,11 @@ def unknown_name(kind: str, name: str, known: Sequence[str] | dict[str, Any]) ->
     return f"unknown {kind} {name}; " + (f"did you mean {near[0]}?" if near else "see --help")
 
 
+def cores() -> int:
+    """How many CPUs this process may use."""
+    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+
+
 def spin_briefly(environ: MutableMapping[str, str] = os.environ) -> None:
     """Let threads of OpenMP that wait for each other sleep soon, before the library is loaded.
 

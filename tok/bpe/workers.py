@@ -5,7 +5,6 @@ concurrent.futures runs the caller's script again (spawn) or copies its threads 
 this works from a notebook and from a script without `if __name__ == "__main__"`.
 """
 
-import os
 import pickle
 import signal
 import subprocess
@@ -18,6 +17,8 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, TypeVar
 
+from tok.cli import cores
+
 LARGE = 8_000_000  # bytes; below, other processes cost more than they give
 Job = TypeVar("Job")
 Result = TypeVar("Result")
@@ -28,7 +29,7 @@ def workers_for(n_bytes: int) -> int:
     """How many processes to use for so much text: one a CPU, or one where more cost too much."""
     if n_bytes < LARGE:
         return 1
-    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    return cores()
 
 
 def in_order(

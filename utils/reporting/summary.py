@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from tok.cli import cores
 from tok.files import replacing
 from utils.device import peak_memory
 from utils.reporting.tracker import Tracker
@@ -75,4 +76,5 @@ def machine() -> dict[str, str]:
         "platform": platform.platform(),
         "processor": platform.processor() or platform.machine(),
         "threads": str(torch.get_num_threads()),
+        "cores": str(cores()),
     }
