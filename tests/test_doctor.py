@@ -96,6 +96,21 @@ def test_spikes_and_a_rise(sound):
     assert "rose by" in curves.too_high(risen).seen
 
 
+def test_a_loss_that_lies_still_until_lr_falls(sound):
+    """Seen at lr=0.3: 4.73 from step 40 to 60, and down to 4.32 as lr went to 0. By hand: ln V is
+    3.95, lr is near its highest in rows 1 to 6, and from row 4 on nothing comes of it."""
+    lr = [0.3] * 6 + [0.2, 0.1]
+    losses = [3.5, 3.0, 2.9, 2.90, 2.90, 2.89, 2.7, 2.6]
+    rows = {"train_loss": losses, "lr": lr}
+    shown = {name: list(enumerate(values, 1)) for name, values in rows.items()}
+    still = replace(sound, curves={**sound.curves, **shown})
+    assert curves.stuck(still) == 2.89
+    assert "lay still at 2.89" in curves.too_high(still).seen
+    falls = {**still.curves, "train_loss": list(enumerate([*losses[:5], 2.8, 2.7, 2.6], 1))}
+    assert curves.too_high(replace(still, curves=falls)) is None
+    assert curves.too_high(replace(still, bigram=2.7)) is None  # it has learnt enough
+
+
 def test_a_learning_rate_that_is_too_low():
     record = trained(lr=1e-5, min_lr=1e-6, steps=100)
     found = curves.too_low(record)

@@ -7,6 +7,7 @@ from utils.doctor.record import Finding, Record, binned
 
 FEW = 8  # rows of training losses below which a curve says nothing
 LINE = 0.7  # share of the fall in the first half of the way: above it bends, below it is a line
+NEAR = 0.7  # of the highest learning rate
 JUMP = 0.5  # nats above what was reached before, or above ln V, that no noise explains
 
 
@@ -32,11 +33,22 @@ def diverged(r: Record) -> Finding | None:
     return Finding("serious", "learning rate too high: training diverged", seen, calmer(r))
 
 
-def stuck(r: Record, losses: list[float]) -> bool:
-    """Whether the second half brought nothing, and the loss lies above frequencies of pairs."""
-    half = losses[len(losses) // 2]
-    reached = max(losses[0], r.uniform) - losses[-1]
-    return losses[-1] > r.bigram and reached > JUMP and half - losses[-1] < 0.03 * reached
+def rows(r: Record) -> tuple[list[float], list[float]]:
+    """Training loss and learning rate of each row that has them."""
+    return [loss for _, loss in r.curves["train_loss"]], [lr for _, lr in r.curves["lr"]]
+
+
+def stuck(r: Record) -> float:
+    """Where the training loss lay still while lr was near its highest, if above pairs; else NaN.
+
+    A sound run falls there; one that does not often falls once lr does.
+    """
+    losses, rates = rows(r)
+    if not rates or not r.fresh or not losses[-1] > r.bigram:
+        return math.nan
+    high = [x for x, lr in zip(losses, rates, strict=True) if lr >= NEAR * max(rates)]
+    fall, reached = high[len(high) // 2] - high[-1], r.uniform - high[-1]
+    return high[-1] if len(high) > 2 and reached > JUMP and fall < 0.03 * reached else math.nan
 
 
 def too_high(r: Record) -> Finding | None:
@@ -55,8 +67,8 @@ def too_high(r: Record) -> Finding | None:
         seen = f"the training loss rose by {max(rises):.2f} nats above what it had been"
     elif r.spikes >= max(3, r.steps / 50):
         seen = f"{r.spikes} loss spikes in {r.steps} steps"
-    elif stuck(r, losses):
-        seen = f"the training loss lies still at {losses[-1]:.2f}"
+    elif math.isfinite(level := stuck(r)):
+        seen = f"the training loss lay still at {level:.2f} while lr was near its highest"
         seen += f"; frequencies of pairs reach {r.bigram:.2f}"
     if not seen:
         return None
@@ -68,7 +80,7 @@ def early(r: Record) -> float:
 
     A loss that falls in proportion to lr has 0.5; a healthy one 0.8 and more.
     """
-    losses, rates = ([value for _, value in r.curves[name]] for name in ("train_loss", "lr"))
+    losses, rates = rows(r)
     if losses[-1] >= r.uniform:  # nothing was learnt
         return 0.0
     way = list(accumulate(rates))
