@@ -141,6 +141,8 @@ def plot(runs: Sequence[Path], out: str) -> None:
     titles = [(f"loss (nats a token), {both}", "linear"), ("perplexity", "log"), *PANELS.values()]
     for axis, how in zip(axes, titles, strict=False):
         dress(axis, *how)
+    for axis in (axes[2], axes[4]):
+        axis.set_ylim(bottom=0)
     if not several:
         figure.suptitle(named[0])
     save(figure, axes[-1], out)
