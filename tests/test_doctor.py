@@ -292,7 +292,7 @@ LLAMA = {"pos": "rope", "norm": "rmsnorm", "mlp": "swiglu", "n_kv_head": 2, "bia
 SPEEDRUN = {"pos": "rope", "qk_norm": True, "zero_init": True, "emb_std": 0.1, "mlp": "relu2"}
 SPEEDRUN |= {"tie_weights": False, "optimizer": "muon", "lr": 0.015, "schedule": "trapezoid"}
 HEALTHY = {
-    "gpt2": {"mlp": "gelu", "weight_decay": 0.1, "steps": 450},
+    "gpt2": {"mlp": "gelu", "lr": 0.005, "steps": 300},
     "llama": {**LLAMA, "steps": 250},
     "bpe": {**SPEEDRUN, "tokenizer": "bpe", "vocab": 400, "warmup": 0, "steps": 120},
     "window": {"pos": "none", "window": 24, "emb_conv": 3, "mlp": "geglu", "steps": 250},
