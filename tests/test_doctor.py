@@ -119,6 +119,22 @@ def test_a_learning_rate_that_is_too_low():
     assert curves.too_high(record) is None
 
 
+def test_one_diagnosis_of_the_learning_rate_at_most(sound):
+    """A loss that comes down like a line from where it had jumped: too high, not too low, too.
+
+    By hand: a line from ln V = 3.95 has brought half of its fall at row 4 of 8.
+    """
+    rows = {"train_loss": [6.0, 5.0, 4.5, 4.0, 3.9, 3.7, 3.6, 3.5], "lr": [0.01] * 8}
+    shown = {name: list(enumerate(values, 1)) for name, values in rows.items()}
+    jumped = replace(sound, curves={**sound.curves, **shown})
+    assert "above ln V" in curves.too_high(jumped).seen
+    assert curves.too_low(jumped) is None
+    points = [(i, 3.95 - 0.1 * i) for i in range(1, 9)]
+    line = replace(jumped, curves={**jumped.curves, "train_loss": points})
+    assert curves.too_high(line) is None
+    assert "brought 50% of what was learnt" in curves.too_low(line).seen
+
+
 def test_a_warmup_that_never_ends(sound):
     slow = replace(sound.settings.optim, warmup=200)
     found = curves.too_low(replace(sound, settings=replace(sound.settings, optim=slow)))

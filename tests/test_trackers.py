@@ -12,6 +12,8 @@ import train
 from utils import plot
 from utils.config import flat, settings_from, write_yaml
 from utils.reporting import sinks
+from utils.reporting.events import Interval
+from utils.reporting.tensorboard import TensorBoard
 from utils.reporting.trackers import Tracked
 
 
@@ -76,6 +78,20 @@ def test_tensorboard_reads_a_run_back(settings):
     hparams = events.SummaryMetadata("_hparams_/session_start_info").plugin_data
     assert hparams.plugin_name == "hparams"
     assert b"d_model" in hparams.content
+
+
+def test_tensorboard_shows_a_step_once_that_was_taken_twice(settings, tmp_path):
+    """A run that was killed after step 5 and goes on from step 3 writes steps 4 and 5 again."""
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    for first, step in ((1.0, 0), (10.0, 3)):
+        writer = TensorBoard(tmp_path, settings, step)
+        for i in range(step + 1, 6):
+            writer(Interval(i, 0, 0.0, 0.1, first + i, 0.0, 0.0, 0))
+        writer.close()
+    events = accumulator.EventAccumulator(str(tmp_path))
+    events.Reload()
+    found = [(e.step, e.value) for e in events.Scalars("train/loss")]
+    assert found == [(1, 2), (2, 3), (3, 4), (4, 14), (5, 15)]
 
 
 def test_tensorboard_without_its_extra_is_refused_before_a_run_begins(settings, monkeypatch):
