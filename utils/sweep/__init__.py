@@ -1,0 +1,1 @@
+"""A sweep: many trainings whose settings differ, in processes of their own, ranked."""
