@@ -17,13 +17,19 @@ def position(sweep: Sweep, name: str, value: Any) -> float:
 
 
 def axis_of(axes: Any, which: str, sweep: Sweep, name: str) -> None:
-    """Label an axis by the setting and its values."""
-    choices, label = sweep.space[name], {f"{which}label": name}
+    """Label the axis "x" or "y" by the setting and its values."""
+    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+
+    choices, axis = sweep.space[name], getattr(axes, f"{which}axis")
+    axis.set_label_text(name)
     if not isinstance(choices, Range):
-        ticks = {f"{which}ticks": range(len(choices)), f"{which}ticklabels": map(str, choices)}
-        axes.set(**label, **ticks)
-    else:
-        axes.set(**label, **({f"{which}scale": "log"} if choices.log else {}))
+        axis.set_ticks(range(len(choices)), list(map(str, choices)))
+        axes.set(**{f"{which}lim": (-0.5, len(choices) - 0.5)})
+    elif choices.log:
+        axes.set(**{f"{which}scale": "log"})
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        axis.set_minor_formatter(NullFormatter())
 
 
 def spread_of(point: Point) -> float:
@@ -53,6 +59,8 @@ def heat_map(axes: Any, sweep: Sweep, names: Sequence[str], points: Sequence[Poi
     losses = [p.loss for p in points]
     if any(isinstance(sweep.space[name], Range) for name in names):
         across, up = zip(*places, strict=True)
+        best = losses.index(min(losses))
+        axes.scatter(*places[best], s=320, facecolors="none", edgecolors="C3", linewidths=2)
         return axes.scatter(across, up, c=losses, s=120, cmap="viridis_r", edgecolors="k")
     sizes = [len(sweep.space[name]) for name in (y, x)]  # type: ignore[arg-type]
     cells = [[math.nan] * sizes[1] for _ in range(sizes[0])]
@@ -84,7 +92,8 @@ def draw(sweep: Sweep, points: Sequence[Point]) -> str:
     else:
         for panel, name in zip(axes, names, strict=True):
             line(panel, sweep, name, points, join=panels == 1)
-    figure.suptitle(f"{sweep.path.name}: {len(points)} points, seeds {len(points[0].runs)}")
+    title = f"{sweep.path.name}: {len(points)} points, seeds of each: {len(points[0].runs)}"
+    figure.suptitle(title)
     FigureCanvasAgg(figure)
     out = sweep.path / "results.png"
     with replacing(out) as part:

@@ -43,7 +43,8 @@ def make_sampler(name: str, sweep: Sweep, seed: int) -> Any:
     if name == "qmc":  # the sequence is shared by all processes, so its seed is fixed
         return samplers.QMCSampler(seed=0, scramble=True, warn_independent_sampling=False)
     if name == "grid":
-        return samplers.GridSampler({k: sweep.space[k] for k in sweep.varied}, seed=0)
+        lists: dict[str, Any] = {k: sweep.space[k] for k in sweep.varied}
+        return samplers.GridSampler(lists, seed=0)
     return {"tpe": samplers.TPESampler, "random": samplers.RandomSampler}[name](seed=seed)
 
 

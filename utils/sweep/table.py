@@ -70,17 +70,24 @@ def write_csv(path: Path, points: Sequence[Point]) -> None:
         table.writerows(rows)
 
 
+def aligned(lines: Sequence[Sequence[str]], left: int = 0) -> str:
+    """Rows of words as columns, the first `left` and the last set to the left."""
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    rows = []
+    for line in lines:
+        words = [w.ljust(n) if i < left else w.rjust(n)
+                 for i, (w, n) in enumerate(zip(line, widths, strict=True))]  # fmt: skip
+        rows.append("  ".join(words).rstrip())
+    return "\n".join(rows)
+
+
 def table(points: Sequence[Point], varied: Sequence[str], most: int = 10**6) -> str:
     """Points as text, best first, at most so many: what differs, and what came of it."""
     shown = [*varied, "val_loss", "val_loss_sd", "val_ppl", "bits_per_byte", "seconds", "seeds"]
     rows = [row(p) for p in ranked(points)]
     lines = [[*shown, "status"]]
     lines += [[str(r[k]) for k in shown] + [f"{r['status']} {r['note']}"] for r in rows[:most]]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(shown))]
-    text = [
-        "  ".join([*(w.rjust(n) for w, n in zip(line, widths, strict=False)), line[-1].rstrip()])
-        for line in lines
-    ]
+    text = aligned(lines).splitlines()
     left = [f"... and {len(rows) - most} more"] if len(rows) > most else []
     return "\n".join(text + left)
 
