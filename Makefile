@@ -12,6 +12,7 @@ SOURCE ?= smollm2
 TO ?= hf
 OUT ?= exported
 ARGS ?=
+SWEEP = --name first --lr 0.005 0.015 0.045 --n_layer 1 3 --seed 1 2 --steps 100 --jobs 2
 LESSON ?=
 PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c .ci/constraints.txt
 CODE = tok model data utils tests *.py
@@ -58,8 +59,8 @@ plot: $(VENV)/.installed ## draw losses, learning rate, gradient, speed: RUN="ti
 doctor: $(VENV)/.installed ## what looks wrong with a run, and what to try: RUN=tiny
 	@$(BIN)/python -m utils.doctor $(RUN) $(ARGS)
 
-sweep: $(VENV)/.installed ## try combinations: ARGS="--lr 1e-3 3e-3 --n_layer 2 4"
-	$(BIN)/python sweep.py $(ARGS)
+sweep: $(VENV)/.installed ## try settings side by side: ARGS="--lr 1e-3 3e-3 --n_layer 2 4"
+	$(BIN)/python sweep.py $(or $(ARGS),$(SWEEP))
 
 bench: $(VENV)/.installed ## tokens per second and memory
 	$(BIN)/python bench.py $(ARGS)

@@ -23,7 +23,7 @@ from utils.flags import DEFAULT
 from utils.sweep.loop import train_all
 from utils.sweep.space import Sweep, choices_of, with_seeds
 from utils.sweep.study import SAMPLERS, open_study, search
-from utils.sweep.table import Board, Point, best_of, remarks, table, write_csv
+from utils.sweep.table import SHOWN, Board, Point, best_of, remarks, table, write_csv
 from utils.sweep.workers import Pool
 
 
@@ -91,7 +91,7 @@ def finish(sweep: Sweep, points: Sequence[Point]) -> None:
     write_csv(sweep.path / "results.csv", points)
     names = ", ".join(f"{k}={best.values[k]}" for k in sweep.varied) or "the only point"
     picture = draw(sweep, points)
-    print("\n" + table(points, sweep.varied))
+    print("\n" + table(points, [*sweep.varied, *SHOWN]))
     print("".join(f"\n{text}" for text in remarks(points)))
     print(f"best by validation loss: {names}\n  {sweep.command(best.values)}")
     print(f"{sweep.path / 'results.csv'}  {picture}")

@@ -51,7 +51,7 @@ def test_an_explicit_choice_wins():
 @pytest.mark.parametrize("name", ["train.py", "sample.py", "eval.py", "sweep.py", "bench.py"])
 def test_commands_set_it_before_torch_loads_openmp(toy_run, name):
     """libgomp reads it once, when it is loaded: a training beside two programs ran at a tenth."""
-    more = {"sweep.py": ["--lr", "1e-3", "2e-3"], "sample.py": ["--prompt", "a"]}
+    more = {"sweep.py": ["--lr", "1e-3", "2e-3", "--jobs", "0"], "sample.py": ["--prompt", "a"]}
     code = RUN.format(argv=[name, *more.get(name, [])], name=str(ROOT / name))
     assert waiting(code) == "5000 None"
     assert waiting(code, OMP_WAIT_POLICY="ACTIVE") == "None ACTIVE"

@@ -27,9 +27,9 @@ ORDER = {  # inside a room: what stands earlier may not import what stands later
     "data": "text hashes download store encode overlap phases loader permutation sampler prepare "
     "mixture plots stories",
     "utils": "device recipe config runs distributed training writing reporting hub ladder bench "
-    "compress flags session forecast serve",
+    "compress flags session forecast spread sweep serve",
 }
-COMMANDS = {"chaos", "doctor", "exercises", "failures", "judge", "look"}  # python -m
+COMMANDS = {"chaos", "compare", "doctor", "exercises", "failures", "judge", "look"}  # python -m
 COMMANDS |= {"notebooks", "plot", "settings_table", "tokenizer_report"}  # they stand on top of all
 DOCS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "data" / "README.md"]
 SCRIPTS = ["train.py", "sample.py", "eval.py", "sweep.py", "bench.py"]
@@ -275,7 +275,7 @@ def test_python_of_the_readme_runs(tmp_path, monkeypatch):
 def quick(line):
     """The same command, made short: few steps, and the environment that runs the tests."""
     if any(name in line for name in ("train.py", "sweep.py", "utils.chaos")):
-        line = re.sub(r" --(steps|minutes) \d+", "", line) + " --steps 6 --eval_every 3"
+        line = re.sub(r" --(steps|minutes|tokens) [\d.e]+", "", line) + " --steps 6 --eval_every 3"
         line += "" if "--sample" in line else " --sample 8"
     if "utils.ladder" in line and not line.endswith(".attention"):
         line += " --effort 0.01"

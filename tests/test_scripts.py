@@ -164,6 +164,8 @@ def test_sweep_ranks_and_goes_on_where_it_stopped(text_file, capfd, error_of, mo
         "--lr",
         "1e-4",
         "1e-2",
+        "--jobs",
+        "0",
         "--seed",
         "1",
         "2",
@@ -174,7 +176,7 @@ def test_sweep_ranks_and_goes_on_where_it_stopped(text_file, capfd, error_of, mo
     with open("runs/sweep-t/results.csv", encoding="utf-8") as f:
         rows = list(csv.DictReader(f))
     assert [r["lr"] for r in rows] == ["0.01", "0.0001"]
-    assert all(r["seeds"] == "2" and float(r["std"]) > 0 for r in rows)
+    assert all(r["seeds"] == "2" and float(r["val_loss_sd"]) > 0 for r in rows)
 
     trained = []
     monkeypatch.setattr(train, "run", lambda settings, **_: trained.append(settings))
@@ -183,7 +185,9 @@ def test_sweep_ranks_and_goes_on_where_it_stopped(text_file, capfd, error_of, mo
     summary = {"stopped_by": "diverged", "params": 1, "seconds": 1.0}
     monkeypatch.setattr(train, "run", lambda settings, **_: summary)
     flags[flags.index("--steps") + 1] = "9"  # other steps: not the same runs; and diverged
-    assert "inf" in said(capfd, sweep.main, *flags)
+    said(capfd, sweep.main, *flags)
+    with open("runs/sweep-t/results.csv", encoding="utf-8") as f:
+        assert {(r["val_loss"], r["status"]) for r in csv.DictReader(f)} == {("inf", "diverged")}
     assert "try d_model" in error_of(
         sweep.main, *flags[:-3], "--n_head", "2", "3"
     )  # before training

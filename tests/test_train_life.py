@@ -31,6 +31,7 @@ from utils.reporting.summary import commit
 from utils.reporting.tracker import Spikes, Tracker
 from utils.runs import latest_run, run_dir
 from utils.session import Session
+from utils.sweep.one_run import same
 from utils.training import evaluate as metrics
 from utils.training.budget import Clock, ended_by, steps_in_all
 from utils.training.checkpoint import TrainState, load_checkpoint
@@ -423,7 +424,7 @@ def test_what_fsdp_cannot_do_is_refused(text_file, error_of):
 def test_sweep_keeps_what_diverged_and_resumes_what_stopped(text_file, monkeypatch, capfd):
     """A diverged run was trained again each time, an interrupted one from its start."""
     flags = ["--data", str(text_file), "--steps", "6", "--eval_every", "2", "--name", "t"]
-    flags += [*TOY[:-4], "--vocab", "280", "--n_layer", "1", "--lr", "1e-3", "1e-2"]
+    flags += [*TOY[:-4], "--vocab", "280", "--n_layer", "1", "--lr", "1e-3", "1e-2", "--jobs", "0"]
     real, calls = TrainStep.__call__, iter(range(10**6))
 
     def dies(*args, **kwargs):
@@ -503,16 +504,16 @@ def test_a_run_in_a_thread(text_file):
 def test_a_sweep_knows_its_runs_by_whatever_dtype_auto_was():
     """A summary says what auto was: each finished combination was gone through again."""
     settings = settings_from({"lr": 0.01})
-    assert sweep.same({"lr": 0.01, "sampling": "shuffle", "dtype": "bfloat16"}, settings)
+    assert same({"lr": 0.01, "sampling": "shuffle", "dtype": "bfloat16"}, settings)
     float32 = settings_from({"lr": 0.01, "dtype": "float32"})
-    assert not sweep.same({"lr": 0.01, "sampling": "shuffle", "dtype": "bfloat16"}, float32)
+    assert not same({"lr": 0.01, "sampling": "shuffle", "dtype": "bfloat16"}, float32)
 
 
 def test_a_sweep_that_0_1_0_began_knows_its_runs():
     """A run's settings without `sampling` are those of random windows, in a sweep, too."""
     settings = settings_from({"sampling": "random", "lr": 0.01})
-    assert sweep.same({"lr": 0.01}, settings)
-    assert not sweep.same({"lr": 0.01}, settings_from({"lr": 0.01}))
+    assert same({"lr": 0.01}, settings)
+    assert not same({"lr": 0.01}, settings_from({"lr": 0.01}))
 
 
 def test_the_newest_run_is_not_one_of_a_single_batch():

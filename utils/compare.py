@@ -130,7 +130,7 @@ def report(groups: Sequence[Group]) -> str:
         d = difference(groups[0].of(figure), g.of(figure))
         said.append(f"{letter} - A, {SHOWN[figure][0]}: {verdict(d)}")
     said += [] if settings else ["their settings are the same"]
-    return "\n".join([*names, "", aligned(lines, left=1), "", *said])
+    return "\n".join([*names, "", aligned(lines, left=0), "", *said])
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -3,6 +3,7 @@
 import os
 import socket
 import sys
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,7 +34,7 @@ def open_storage(where: str) -> Any:
 
 def make_sampler(name: str, sweep: Sweep, seed: int) -> Any:
     """One of SAMPLERS. Raises ValueError if the space is not one for it."""
-    from optuna import samplers
+    from optuna import exceptions, samplers
 
     ranges = [k for k, v in sweep.space.items() if isinstance(v, Range)]
     if name == "grid" and ranges:
@@ -41,7 +42,9 @@ def make_sampler(name: str, sweep: Sweep, seed: int) -> Any:
     if name == "qmc" and not ranges:
         raise ValueError("sampler=qmc spreads over ranges; give one, say --lr 1e-3..1e-2")
     if name == "qmc":  # the sequence is shared by all processes, so its seed is fixed
-        return samplers.QMCSampler(seed=0, scramble=True, warn_independent_sampling=False)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", exceptions.ExperimentalWarning)
+            return samplers.QMCSampler(seed=0, scramble=True, warn_independent_sampling=False)
     if name == "grid":
         lists: dict[str, Any] = {k: sweep.space[k] for k in sweep.varied}
         return samplers.GridSampler(lists, seed=0)

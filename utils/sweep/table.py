@@ -16,6 +16,7 @@ from utils.spread import mean, sd
 from utils.sweep.one_run import Values
 from utils.training.score import perplexity
 
+SHOWN = ["val_loss", "val_loss_sd", "val_ppl", "bits_per_byte", "seconds", "seeds"]
 DONE = ("done", "diverged")
 MEAN = {"val_loss": 4, "bits_per_byte": 4, "seconds": 1}  # digits; each has its spread, too
 
@@ -70,26 +71,23 @@ def write_csv(path: Path, points: Sequence[Point]) -> None:
         table.writerows(rows)
 
 
-def aligned(lines: Sequence[Sequence[str]], left: int = 0) -> str:
-    """Rows of words as columns, the first `left` and the last set to the left."""
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    rows = []
-    for line in lines:
-        words = [w.ljust(n) if i < left else w.rjust(n)
-                 for i, (w, n) in enumerate(zip(line, widths, strict=True))]  # fmt: skip
-        rows.append("  ".join(words).rstrip())
-    return "\n".join(rows)
+def aligned(lines: Sequence[Sequence[str]], left: int) -> str:
+    """Rows of words as columns; column `left` is set to the left, -1 is the last."""
+    columns = []
+    for i, column in enumerate(zip(*lines, strict=True)):
+        width = max(map(len, column))
+        to_left = i == left % len(lines[0])
+        columns.append([w.ljust(width) if to_left else w.rjust(width) for w in column])
+    return "\n".join("  ".join(words).rstrip() for words in zip(*columns, strict=True))
 
 
-def table(points: Sequence[Point], varied: Sequence[str], most: int = 10**6) -> str:
-    """Points as text, best first, at most so many: what differs, and what came of it."""
-    shown = [*varied, "val_loss", "val_loss_sd", "val_ppl", "bits_per_byte", "seconds", "seeds"]
+def table(points: Sequence[Point], shown: Sequence[str], most: int = 10**6) -> str:
+    """Points as text, best first, at most so many: columns of `row`, and how each went."""
     rows = [row(p) for p in ranked(points)]
     lines = [[*shown, "status"]]
-    lines += [[str(r[k]) for k in shown] + [f"{r['status']} {r['note']}"] for r in rows[:most]]
-    text = aligned(lines).splitlines()
-    left = [f"... and {len(rows) - most} more"] if len(rows) > most else []
-    return "\n".join(text + left)
+    lines += [[*(str(r[k]) for k in shown), f"{r['status']} {r['note']}"] for r in rows[:most]]
+    left = f"\n... and {len(rows) - most} more" if len(rows) > most else ""
+    return aligned(lines, left=-1) + left
 
 
 class Board:
@@ -108,7 +106,9 @@ class Board:
         with self.lock:
             if self.live and self.now() >= self.due:
                 columns, rows = shutil.get_terminal_size()
-                lines = table(self.points, self.varied, max(1, rows - 4)).splitlines()
+                lines = table(
+                    self.points, [*self.varied, "val_loss"], max(1, rows - 4)
+                ).splitlines()
                 back = f"\x1b[{self.height}F" if self.height else ""
                 print(back + "\x1b[J" + "\n".join(x[: columns - 1] for x in lines), flush=True)
                 self.height, self.due = len(lines), self.now() + 0.3
