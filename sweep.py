@@ -85,7 +85,7 @@ def check(a: Namespace, sweep: Sweep) -> None:
 
 def finish(sweep: Sweep, points: Sequence[Point]) -> None:
     """Write and print what came of it: the table, the picture, the winner's command."""
-    from utils.sweep.picture import draw
+    from utils.sweep.picture import LABEL, draw
 
     best = best_of(points)
     write_csv(sweep.path / "results.csv", points)
@@ -93,7 +93,7 @@ def finish(sweep: Sweep, points: Sequence[Point]) -> None:
     picture = draw(sweep, points)
     print("\n" + table(points, [*sweep.varied, *SHOWN]))
     print("".join(f"\n{text}" for text in remarks(points)))
-    print(f"best by validation loss: {names}\n  {sweep.command(best.values)}")
+    print(f"best by {LABEL[sweep.measure]}: {names}\n  {sweep.command(best.values)}")
     print(f"{sweep.path / 'results.csv'}  {picture}")
 
 
@@ -107,7 +107,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             search(study, sweep, pool, board, a.optuna)
         else:
             points = sweep.draw(a.random) if a.random else sweep.grid()
-            train_all(sweep, pool, board, [Point(values) for values in points])
+            train_all(sweep, pool, board, [Point(v, measure=sweep.measure) for v in points])
     finish(sweep, board.points)
 
 

@@ -41,7 +41,7 @@ def test_a_study_prunes_and_finds_what_is_best():
     best = best_of(board.points)
     assert best.values["n_layer"] == 1
     assert 0.005 < best.values["lr"] < 0.02
-    assert study.best_value == pytest.approx(best.loss)
+    assert study.best_value == pytest.approx(best.score)
     pruned = [p for p in board.points if p.status == "pruned"]
     assert all(not p.runs and p.note for p in pruned)
     unpruned, _ = searched(sweep_of(SPACE, seeds=[2]), 8, storage="other/x.journal", prune=False)

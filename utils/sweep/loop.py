@@ -8,13 +8,13 @@ from utils.sweep.space import Sweep
 from utils.sweep.table import Board, Point
 from utils.sweep.workers import Crashed, Pool
 
-Judge = Callable[[int, float], bool]  # (percent, validation loss) -> whether to give a point up
+Judge = Callable[[int, float], bool]  # (percent, score) -> whether to give a point up
 
 
 def train_point(
     sweep: Sweep, pool: Pool, board: Board, point: Point, judge: Judge = lambda *_: False
 ) -> float:
-    """Train a point with every seed; its mean loss. The first seed is what `judge` hears of.
+    """Train a point with every seed; its score. The first seed is what `judge` hears of.
 
     Raises Pruned, Crashed or KeyboardInterrupt.
     """
@@ -22,10 +22,13 @@ def train_point(
     seeds: Sequence[int | None] = sweep.seeds or [None]
     for i, seed in enumerate(seeds):
 
-        def report(percent: int, loss: float, scored: bool, i: int = i) -> str:
+        def report(percent: int, loss: float, bits: float | None, i: int = i) -> str:
             point.note = f"{(100 * i + percent) // len(seeds)} %, loss {loss:.3f}"
             board.draw()
-            return PRUNE if scored and not i and judge(percent, loss) else GO_ON
+            if bits is None or i:
+                return GO_ON
+            score = loss if point.measure == "val_loss" else bits
+            return PRUNE if judge(percent, score) else GO_ON
 
         try:
             settings = sweep.settings(point.values, seed)
@@ -37,7 +40,7 @@ def train_point(
         run = point.runs[-1]
         said = f"val loss {run['val_loss']:.4f}, {run['seconds']:.1f} s"
         board.note(sweep.name(point.values, seed), said)
-    return point.loss
+    return point.score
 
 
 def attempt(sweep: Sweep, pool: Pool, board: Board, point: Point) -> None:

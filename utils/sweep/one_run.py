@@ -11,7 +11,8 @@ from utils.config import Settings, flat, read_yaml, recorded_settings
 from utils.reporting.events import Evaluation, Event, Interval, Step
 
 Values = dict[str, Any]
-Report = Callable[[int, float, bool], str]  # (percent, loss, of validation) -> go on|prune|stop
+# (percent, loss, of validation its bits per byte) -> go on, prune or stop
+Report = Callable[[int, float, float | None], str]
 GO_ON, PRUNE, STOP = "go on", "prune", "stop"
 
 
@@ -31,9 +32,9 @@ class Listener:
             self.percent = 100 * event.step // event.steps
         answer = GO_ON
         if isinstance(event, Interval):
-            answer = self.report(self.percent, event.train_loss, False)
+            answer = self.report(self.percent, event.train_loss, None)
         if isinstance(event, Evaluation):
-            answer = self.report(self.percent, event.score.loss, True)
+            answer = self.report(self.percent, event.score.loss, event.score.bits_per_byte)
         if answer == PRUNE:
             raise Pruned
         if answer == STOP:

@@ -9,6 +9,8 @@ from utils.spread import sd
 from utils.sweep.space import Range, Sweep
 from utils.sweep.table import DONE, Point
 
+LABEL = {"val_loss": "validation loss", "bits_per_byte": "bits per byte"}
+
 
 def position(sweep: Sweep, name: str, value: Any) -> float:
     """Where a value stands on its axis: a range's by itself, another by its rank in the list."""
@@ -34,7 +36,7 @@ def axis_of(axes: Any, which: str, sweep: Sweep, name: str) -> None:
 
 def spread_of(point: Point) -> float:
     """Its standard deviation over seeds; 0 if it has none."""
-    s = sd([run["val_loss"] for run in point.runs])
+    s = sd([run[point.measure] for run in point.runs])
     return 0.0 if math.isnan(s) else s
 
 
@@ -42,10 +44,10 @@ def line(axes: Any, sweep: Sweep, name: str, points: Sequence[Point], join: bool
     """Loss over one setting, with its spread over seeds."""
     pairs = [(position(sweep, name, p.values[name]), p) for p in points]
     pairs = sorted(pairs, key=lambda pair: pair[0])
-    xs, ys = [x for x, _ in pairs], [p.loss for _, p in pairs]
+    xs, ys = [x for x, _ in pairs], [p.score for _, p in pairs]
     errors = [spread_of(p) for _, p in pairs]
     axes.errorbar(xs, ys, yerr=errors, marker="o", ls="-" if join else "", capsize=4)
-    axes.set(ylabel="validation loss (nats), mean and sd")
+    axes.set(ylabel=f"{LABEL[sweep.measure]}, mean and sd")
     axes.grid(alpha=0.3)
     axis_of(axes, "x", sweep, name)
 
@@ -56,7 +58,7 @@ def heat_map(axes: Any, sweep: Sweep, names: Sequence[str], points: Sequence[Poi
     axis_of(axes, "x", sweep, x)
     axis_of(axes, "y", sweep, y)
     places = [(position(sweep, x, p.values[x]), position(sweep, y, p.values[y])) for p in points]
-    losses = [p.loss for p in points]
+    losses = [p.score for p in points]
     if any(isinstance(sweep.space[name], Range) for name in names):
         across, up = zip(*places, strict=True)
         best = losses.index(min(losses))
@@ -66,10 +68,10 @@ def heat_map(axes: Any, sweep: Sweep, names: Sequence[str], points: Sequence[Poi
     cells = [[math.nan] * sizes[1] for _ in range(sizes[0])]
     middle = (min(losses) + max(losses)) / 2
     for (i, j), point in zip(places, points, strict=True):
-        cells[int(j)][int(i)] = point.loss
+        cells[int(j)][int(i)] = point.score
         s = spread_of(point)
-        text = f"{point.loss:.3f}" + (f"\n± {s:.3f}" if s else "")
-        color = "black" if point.loss < middle else "white"
+        text = f"{point.score:.3f}" + (f"\n± {s:.3f}" if s else "")
+        color = "black" if point.score < middle else "white"
         axes.text(i, j, text, ha="center", va="center", color=color, fontsize=9)
     return axes.imshow(cells, origin="lower", aspect="auto", cmap="viridis_r")
 
@@ -79,7 +81,7 @@ def draw(sweep: Sweep, points: Sequence[Point]) -> str:
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # importing it takes a second
     from matplotlib.figure import Figure
 
-    points, names = [p for p in points if p.status in DONE and math.isfinite(p.loss)], sweep.varied
+    points, names = [p for p in points if p.status in DONE and math.isfinite(p.score)], sweep.varied
     if not points or not names:
         return ""
     panels = len(names) if len(names) > 2 else 1
@@ -88,7 +90,7 @@ def draw(sweep: Sweep, points: Sequence[Point]) -> str:
     axes = figure.subplots(1, panels, squeeze=False)[0]
     if len(names) == 2:
         colors = heat_map(axes[0], sweep, names, points)
-        figure.colorbar(colors, ax=axes[0], label="validation loss (nats), mean over seeds")
+        figure.colorbar(colors, ax=axes[0], label=f"{LABEL[sweep.measure]}, mean over seeds")
     else:
         for panel, name in zip(axes, names, strict=True):
             line(panel, sweep, name, points, join=panels == 1)

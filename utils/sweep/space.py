@@ -75,6 +75,11 @@ class Sweep:
         """Names of settings with more than one value."""
         return [k for k, v in self.space.items() if isinstance(v, Range) or len(v) > 1]
 
+    @property
+    def measure(self) -> str:
+        """What points are ranked by: across tokenizers only bits per byte can be compared."""
+        return "bits_per_byte" if {"vocab", "tokenizer"} & set(self.varied) else "val_loss"
+
     def grid(self) -> Iterator[Values]:
         """Every combination. Raises ValueError if there is a range."""
         for name, choices in self.space.items():

@@ -131,7 +131,7 @@ def finished(study: "optuna.Study") -> int:
     return sum(t.state.is_finished() and not (cut_short(t) or t.number in again) for t in trials)
 
 
-def points_of(study: "optuna.Study") -> dict[int, Point]:
+def points_of(study: "optuna.Study", measure: str) -> dict[int, Point]:
     """What the storage knows of all trials, those of other machines included, by number."""
     points = {}
     trials = study.get_trials(deepcopy=False)
@@ -139,9 +139,8 @@ def points_of(study: "optuna.Study") -> dict[int, Point]:
     for t in trials:
         if "values" in t.user_attrs and not (cut_short(t) or t.number in again):
             kept = {k: t.user_attrs[k] for k in ("note", "runs") if k in t.user_attrs}
-            points[t.number] = Point(
-                t.user_attrs["values"], STATUS.get(t.state.name, "crashed"), **kept
-            )
+            status = STATUS.get(t.state.name, "crashed")
+            points[t.number] = Point(t.user_attrs["values"], status, measure=measure, **kept)
             if t.state.name == "COMPLETE":
                 points[t.number].finish()
     return points
@@ -156,26 +155,26 @@ class Trials:
 
     def refresh(self) -> None:
         """Show what other processes have done, too."""
-        self.board.points = list({**points_of(self.study), **self.own}.values())
+        self.board.points = list({**points_of(self.study, self.sweep.measure), **self.own}.values())
 
     def __call__(self, trial: "optuna.Trial") -> float:
-        """A trial's mean loss over the seeds."""
+        """A trial's score: its mean over the seeds."""
         import optuna
 
         space = self.sweep.space.items()
         values: Values = {name: suggest(trial, name, choices) for name, choices in space}
         trial.set_user_attr("values", values)
         trial.set_user_attr("worker", f"{socket.gethostname()}:{os.getpid()}")
-        point = self.own[trial.number] = Point(values)
+        point = self.own[trial.number] = Point(values, measure=self.sweep.measure)
         self.refresh()
         told: set[int] = set()
 
-        def judge(percent: int, loss: float) -> bool:
+        def judge(percent: int, score: float) -> bool:
             tenth = 10 * (percent // 10)  # trials are compared at the same time of their runs
             if tenth in told or percent >= 100:
                 return False
             told.add(tenth)
-            trial.report(loss, tenth)
+            trial.report(score, tenth)
             return trial.should_prune()
 
         try:

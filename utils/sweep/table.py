@@ -29,16 +29,17 @@ class Point:
     status: str = "waiting"  # running, done, diverged, pruned, crashed
     note: str = ""  # how far it is, or why it crashed
     runs: list[Values] = field(default_factory=list)
+    measure: str = "val_loss"  # or bits_per_byte: what points are ranked by
 
     @property
-    def loss(self) -> float:
-        """Mean best validation loss over seeds, in nats; inf while there is none."""
-        return mean([run["val_loss"] for run in self.runs]) if self.runs else math.inf
+    def score(self) -> float:
+        """The mean of `measure` over seeds, less is better; inf while there is none."""
+        return mean([run[self.measure] for run in self.runs]) if self.runs else math.inf
 
     def finish(self) -> float:
-        """All seeds are done: note it, and give the loss."""
-        self.status, self.note = "done" if math.isfinite(self.loss) else "diverged", ""
-        return self.loss
+        """All seeds are done: note it, and give the score."""
+        self.status, self.note = "done" if math.isfinite(self.score) else "diverged", ""
+        return self.score
 
 
 def row(point: Point) -> Values:
@@ -49,7 +50,9 @@ def row(point: Point) -> Values:
         for key, x in ((name, mean(xs)), (f"{name}_sd", sd(xs))):
             figures[key] = "" if math.isnan(x) else round(x, digits)
         if name == "val_loss":
-            figures["val_ppl"] = round(perplexity(point.loss), 2) if xs else ""
+            figures["val_ppl"] = (
+                round(perplexity(mean([run["val_loss"] for run in point.runs])), 2) if xs else ""
+            )
     first = point.runs[0] if point.runs else {}
     figures |= {name: first.get(name, "") for name in ("tokens", "params")}
     done = {"seeds": len(point.runs), "status": point.status, "note": point.note}
@@ -57,8 +60,8 @@ def row(point: Point) -> Values:
 
 
 def ranked(points: Sequence[Point]) -> list[Point]:
-    """Those that are done first, by their loss."""
-    return sorted(points, key=lambda p: (p.status not in DONE, p.loss))
+    """Those that are done first, by their score."""
+    return sorted(points, key=lambda p: (p.status not in DONE, p.score))
 
 
 def write_csv(path: Path, points: Sequence[Point]) -> None:
@@ -124,8 +127,8 @@ class Board:
 
 
 def best_of(points: Sequence[Point]) -> Point:
-    """The point with the lowest loss. Raises ValueError if none has one."""
-    best = min(points, key=lambda p: (p.status not in DONE, p.loss))
+    """The point with the lowest score. Raises ValueError if none has one."""
+    best = min(points, key=lambda p: (p.status not in DONE, p.score))
     if best.status not in DONE:
         notes = {p.note for p in points if p.note}
         raise ValueError(f"no point was trained to its end: {'; '.join(sorted(notes))[:300]}")

@@ -1,5 +1,6 @@
 """Processes that train a sweep's runs. One that crashes or is killed takes no other with it."""
 
+import math
 import os
 import queue
 import sys
@@ -9,11 +10,11 @@ from collections.abc import Callable, Sequence
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from tok.cli import one_line
 from utils.config import Settings
-from utils.runs import in_use
+from utils.runs import lock
 from utils.sweep.one_run import GO_ON, STOP, Pruned, Report, Values, train_one
 
 Train = Callable[..., Values]
@@ -36,17 +37,28 @@ def serve(pipe: "Connection[Any, Any]", train: Train) -> None:
             settings = pipe.recv()
         except (EOFError, KeyboardInterrupt):
             return
-        with open(log_file(settings), "a", encoding="utf-8") as log:
-            os.dup2(log.fileno(), sys.stdout.fileno())
-            os.dup2(log.fileno(), sys.stderr.fileno())
-        try:
-            pipe.send(outcome(pipe, train, settings))
-        except GONE:
-            return
+        with open(log_file(settings), "a", encoding="utf-8") as claim:
+            said_to(log_file(settings))
+            try:
+                pipe.send(outcome(pipe, train, settings, claim))
+            except GONE:
+                return
 
 
-def outcome(pipe: "Connection[Any, Any]", train: Train, settings: Settings) -> tuple[str, Any]:
-    """(how a run ended, what there is to say of it). A sweep that is gone tells it to stop."""
+def said_to(log: Path) -> None:
+    """Append all that this process prints from now on to a file."""
+    with open(log, "a", encoding="utf-8") as file:
+        os.dup2(file.fileno(), sys.stdout.fileno())
+        os.dup2(file.fileno(), sys.stderr.fileno())
+
+
+def outcome(
+    pipe: "Connection[Any, Any]", train: Train, settings: Settings, claim: IO[Any]
+) -> tuple[str, Any]:
+    """(how a run ended, what there is to say of it). A sweep that is gone tells it to stop.
+
+    The run is this process's while `claim` is locked.
+    """
 
     def report(*seen: Any) -> str:
         try:
@@ -56,9 +68,8 @@ def outcome(pipe: "Connection[Any, Any]", train: Train, settings: Settings) -> t
             return STOP
 
     try:
-        metrics = Path(settings.train.run) / "metrics.csv"
-        while in_use(metrics):  # by a worker whose sweep was killed, or by another sweep
-            if report(0, 0.0, False) == STOP:
+        while not lock(claim):  # by a worker whose sweep was killed, or by another sweep
+            if report(0, math.inf, None) == STOP:
                 return "stopped", None
             time.sleep(0.5)
         return "done", train_one(train, settings, report)
