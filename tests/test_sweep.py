@@ -151,6 +151,17 @@ def test_a_point_that_crashes_is_reported_and_the_others_go_on(capsys):
     assert "RuntimeError" in Path("runs/sweep-t/lr=0.1,n_head=2,seed=1.log").read_text()
 
 
+def test_across_tokenizers_bits_per_byte_decide():
+    """A smaller vocabulary has the smaller loss per token, whatever the model has learnt."""
+    sweep = sweep_of({"vocab": [300, 600]})
+    assert sweep.measure == "bits_per_byte"
+    assert sweep_of({"vocab": [300], "lr": [1, 2]}).measure == "val_loss"
+    runs = [{"val_loss": x, "bits_per_byte": 3 - x, "dtype": ""} for x in (1.0, 2.0)]
+    points = [Point({"vocab": 300}, runs=[r], measure=sweep.measure) for r in runs]
+    assert [p.finish() for p in points] == [2.0, 1.0]
+    assert best_of(points) is points[1]
+
+
 def test_runs_prune_and_stop_as_they_are_told():
     settings = sweep_of({"lr": [0.01]}).settings({"lr": 0.01}, None)
     heard = []

@@ -2,6 +2,7 @@
 
 import os
 import socket
+import sys
 from pathlib import Path
 
 import pytest
@@ -116,6 +117,12 @@ def test_processes_share_a_journal():
     assert 4 <= len(study.trials) <= 5
     _, board = searched(sweep, 4, storage="s.journal")
     assert len(board.points) == len(study.trials)
+
+
+def test_without_optuna_the_extra_is_named(monkeypatch, error_of):
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    said = error_of(script.main, "--optuna", "2", "--lr", "1e-3", "1e-2")
+    assert said == "error: optuna is not installed; pip install -e '.[sweep]'"
 
 
 def test_sweep_searches_by_optuna(monkeypatch, capfd):
