@@ -283,6 +283,8 @@ def quick(line):
         line += " --steps 40 || [ $? = 1 ]"  # too few for some faults to show
     if line.startswith("make failures"):
         line += " LESSON=tied"
+    if line == "make sweep":
+        line += " SWEEP='--lr 1e-3 3e-3 --steps 6 --eval_every 3 --jobs 2'"
     if line.startswith("make train"):
         line += " ARGS='--steps 6 --eval_every 3 --sample 8'"
     if ("bench.py" in line and "--profile" not in line) or line == "make bench":
