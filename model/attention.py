@@ -1,8 +1,8 @@
 """Self-attention in two implementations that agree: the equation, and PyTorch's fused kernel.
 
 Letters: B batch, T queries, S keys (S >= T; the last T keys are the queries' own), C = d_model,
-H heads, D = C/H, K heads of keys and values, each shared by H/K heads in a row. Masks are bool,
-True where a query may attend, and broadcast to (B,H,T,S).
+H heads of D dimensions, K heads of keys and values, each shared by H/K heads in a row. Masks are
+bool, True where a query may attend, and broadcast to (B,H,T,S).
 """
 
 import math
@@ -126,8 +126,7 @@ class CausalSelfAttention(nn.Module):
 
     def __init__(self, config: GPTConfig, *, causal: bool = True) -> None:
         super().__init__()
-        C, H, K = config.d_model, config.n_head, config.kv_heads
-        D = C // H
+        C, H, K, D = config.d_model, config.n_head, config.kv_heads, config.head_size
         self.causal = causal
         self.heads = (H, K, K)
         self.window = config.window
@@ -135,7 +134,7 @@ class CausalSelfAttention(nn.Module):
         self.attn_dropout = config.attn_dropout
         self.attend = ATTEND[config.attn]
         self.qkv = nn.Linear(C, (H + 2 * K) * D, bias=config.bias)
-        self.proj = nn.Linear(C, C, bias=config.bias)
+        self.proj = nn.Linear(H * D, C, bias=config.bias)
         self.qk_norm = config.qk_norm
         if config.qk_norm:  # without bias: one added to every key would cancel in the softmax
             self.q_norm = Norm(D, config.norm, config.norm_eps, bias=False)
@@ -154,7 +153,7 @@ class CausalSelfAttention(nn.Module):
         cache holds the keys and values of the positions before, and keeps these. attn_mask hides
         more keys, say padding by (B,1,1,S). Raises ValueError for both at once.
         """
-        B, T, C = x.shape
+        B, T, _ = x.shape
         qkv = self.qkv(x).view(B, T, sum(self.heads), -1).transpose(1, 2)  # (B,H+2K,T,D)
         q, k, v = qkv.split(self.heads, 1)
         if self.qk_norm:
@@ -171,5 +170,5 @@ class CausalSelfAttention(nn.Module):
         dropout = self.attn_dropout if self.training else 0.0
         kwargs = {"causal": causal, "window": window, "attn_mask": attn_mask, "dropout": dropout}
         y = self.attend(q, k, v, **kwargs)
-        y = self.proj(y.transpose(1, 2).reshape(B, T, C))
+        y = self.proj(y.transpose(1, 2).reshape(B, T, -1))
         return F.dropout(y, self.dropout, self.training) if self.dropout else y

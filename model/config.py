@@ -17,9 +17,10 @@ class GPTConfig:
     vocab_size: int = setting(50257, "size of the vocabulary V; a run takes it from the tokenizer")
     block_size: int = setting(1024, "context length: the most tokens the model reads at once")
     n_layer: int = setting(12, "number of blocks")
-    n_head: int = setting(12, "attention heads H, of D = d_model / n_head dimensions each")
+    n_head: int = setting(12, "attention heads H, of D dimensions each")
     d_model: int = setting(768, "width C of the residual stream")
     n_kv_head: int = setting(0, "heads of keys and values (grouped-query attention); 0 = n_head")
+    head_dim: int = setting(0, "dimensions D of a head; 0 = d_model / n_head")
     d_ff: int = setting(0, "hidden width of the MLP; 0 = 4 d_model, or 8/3 if gated")
     dropout: float = setting(0.0, "dropout of embeddings and of what each sublayer adds")
     attn_dropout: float = setting(
@@ -55,6 +56,11 @@ class GPTConfig:
         return self.n_kv_head or self.n_head
 
     @property
+    def head_size(self) -> int:
+        """Dimensions of a head D."""
+        return self.head_dim or self.d_model // self.n_head
+
+    @property
     def gated(self) -> bool:
         """Whether the MLP multiplies two branches (Shazeer 2020)."""
         return self.mlp in ("swiglu", "geglu")
@@ -73,15 +79,16 @@ class GPTConfig:
     @property
     def rope(self) -> tuple[int, float, str, int]:
         """What `rope_table` takes beside positions: D, theta, the scaling, and for which length."""
-        return self.d_model // self.n_head, self.rope_theta, self.rope_scaling, self.block_size
+        return self.head_size, self.rope_theta, self.rope_scaling, self.block_size
 
     def __post_init__(self) -> None:
         check_choices(self)
         for name in ("vocab_size", "block_size", "n_layer", "n_head", "d_model"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
-        if self.d_ff < 0:
-            raise ValueError(f"d_ff={self.d_ff} must be positive, or 0 for the usual width")
+        for name in ("d_ff", "head_dim"):
+            if (n := getattr(self, name)) < 0:
+                raise ValueError(f"{name}={n} must be positive, or 0 for the usual width")
         for name in ("dropout", "attn_dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be in [0, 1)")
@@ -105,16 +112,15 @@ class GPTConfig:
 
     def check_heads(self) -> None:
         """Raise ValueError if d_model, n_head and n_kv_head do not divide as they must."""
-        C, H, K = self.d_model, self.n_head, self.n_kv_head
-        if C % H:
+        C, H, K, D = self.d_model, self.n_head, self.n_kv_head, self.head_size
+        if C % H and not self.head_dim:
             near = max(H, H * round(C / H))
             raise ValueError(f"d_model={C} is not a multiple of n_head={H}; try d_model={near}")
-        if self.pos == "rope" and C // H % 2:
-            raise ValueError(
-                f"pos=rope rotates pairs, but d_model/n_head={C // H} is odd; make it even"
-            )
+        if self.pos == "rope" and D % 2:
+            name = "head_dim" if self.head_dim else "d_model/n_head"
+            raise ValueError(f"pos=rope rotates pairs, but {name}={D} is odd; make it even")
         if K < 0 or (K and H % K):
             near = max(k for k in range(1, H + 1) if H % k == 0 and k <= max(K, 1))
             raise ValueError(f"n_kv_head={K} does not divide n_head={H}; try n_kv_head={near}")
-        if self.qk_norm and C == H:
+        if self.qk_norm and D == 1:
             raise ValueError(f"qk_norm needs d_model/n_head of 2 or more, not 1; try n_head={H//2}")

@@ -27,6 +27,7 @@ CONFIGS = {  # together: every choice of every setting
     "default": {"dropout": 0.1, "attn_dropout": 0.1, "attn": "naive"},
     "no bias": {"bias": False, "attn": "sdpa"},
     "llama": LLAMA,
+    "fewer heads": {**LLAMA, "n_head": 2, "n_kv_head": 1, "head_dim": 8},
     "linear": {**LLAMA, "rope_scaling": "linear factor=2"},
     "ntk": {**LLAMA, "rope_scaling": f"ntk factor=2 {ORIGINAL}"},
     "yarn": {**LLAMA, "rope_scaling": f"yarn factor=4 {ORIGINAL}"},

@@ -35,6 +35,7 @@ MODELS = [
     ("llama", {}),
     ("llama", {"tie_weights": True}),
     ("llama", {"bias": True}),
+    ("llama", {"n_head": 2, "n_kv_head": 1, "head_dim": 16}),
     *(("llama", {"rope_scaling": scaling}) for scaling in SCALINGS),
 ]
 NTK = "ntk factor=2 original_max_position_embeddings=16"  # GGUF has no word for it

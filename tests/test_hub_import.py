@@ -292,7 +292,7 @@ DAMAGED = [
     (lambda p: hf_config(model_type="mistral"), "it is llama with a sliding window"),
     (lambda p: hf_config(num_attention_heads=0), "theirs/config.json"),
     (lambda p: hf_config(rms_norm_eps="x"), "norm_eps='x' is no number"),
-    (lambda p: hf_config(head_dim=24), "head_dim=24"),
+    (lambda p: hf_config(head_dim=24), "not what the config says"),
     (lambda p: hf_config(hidden_act="relu2"), "hidden_act='relu2'"),
     (lambda p: hf_config(num_hidden_layers=3), "not what the config says"),
     (lambda p: hf_config(num_hidden_layers=10**7), "2 layers, embeddings (310, 64), not 10000000"),

@@ -91,7 +91,7 @@ def test_what_is_left_out_or_rare_is_read_as_transformers_does(kind, left_out, c
 YARN = {"rope_type": "yarn", "factor": 2.0, "original_max_position_embeddings": 16}
 WAVES = {"rope_type": "llama3", "factor": 2.0, "low_freq_factor": 4.0, "high_freq_factor": 4.0}
 HOSTILE = [
-    ("num_attention_heads", 0, "head_dim=16"),
+    ("num_attention_heads", 0, "n_head=0 must be at least 1"),
     ("num_attention_heads", "4", "another type"),
     ("num_hidden_layers", 10**8, "not what the config says"),
     ("num_hidden_layers", 2.5, "n_layer=2.5 is no whole number"),

@@ -38,6 +38,7 @@ KINDS = {
     "gpt2 untied": (replace(GPT2, tie_weights=False, mlp="relu"), gpt2_from_hf, gpt2_to_hf),
     "llama": (LLAMA, llama_from_hf, llama_to_hf),
     "llama tied": (replace(LLAMA, tie_weights=True, n_kv_head=1), llama_from_hf, llama_to_hf),
+    "llama with wide heads": (replace(LLAMA, head_dim=10), llama_from_hf, llama_to_hf),
     "llama with biases": (replace(LLAMA, bias=True, n_kv_head=0), llama_from_hf, llama_to_hf),
 }
 EVERY = pytest.mark.parametrize("kind", KINDS)
@@ -166,6 +167,7 @@ def test_configs_there_and_back(kind):
         (GPT2, {"pos": "sinusoidal", "d_model": 24}, "pos='sinusoidal' has no counterpart"),
         (GPT2, {"norm": "rmsnorm"}, "norm='rmsnorm' has no counterpart"),
         (GPT2, {"bias": False}, "bias=False has no counterpart"),
+        (GPT2, {"head_dim": 2}, "head_dim=2 has no counterpart"),
         (GPT2, {"n_kv_head": 1}, "n_kv_head=1 has no counterpart"),
         (GPT2, {"mlp": "relu2"}, "mlp='relu2' has no counterpart"),
         (GPT2, {"window": 4}, "window=4 has no counterpart"),
@@ -189,7 +191,6 @@ def test_what_hugging_face_lacks_is_refused(base, kwargs, message):
         (GPT2, {"scale_attn_by_inverse_layer_idx": True}, "scale_attn_by_inverse_layer_idx=True"),
         (LLAMA, {"hidden_act": "relu"}, "hidden_act='relu' has no counterpart"),
         (LLAMA, {"mlp_bias": True}, "mlp_bias=True has no counterpart"),
-        (LLAMA, {"head_dim": 8}, "head_dim=8 has no counterpart"),
         (LLAMA, {"rope_parameters": {"rope_type": "longrope"}}, "rope_type='longrope'"),
         (LLAMA, {"rope_parameters": None, "rope_scaling": {"type": "su"}}, "rope_type='su'"),
     ],

@@ -13,6 +13,7 @@ OTHERS = [
     {"norm_at": "post", "mlp": "relu2", "bias": False},
     {"norm_at": "post", "mlp": "geglu", "qk_norm": True},
     {"mlp": "relu", "tie_weights": False, "n_kv_head": 2},
+    {"pos": "rope", "n_head": 2, "n_kv_head": 1, "head_dim": 10},
 ]
 
 

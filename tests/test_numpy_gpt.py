@@ -37,6 +37,7 @@ CONFIGS = [
     {"pos": "none", "window": 3, "mlp": "gelu_tanh", "n_kv_head": 1, "qk_norm": True},
     {"pos": "learned", "mlp": "geglu", "norm_eps": 0.1, "tie_weights": False, "rope_theta": 99.0},
     {"pos": "rope", "rope_theta": 99.0, "norm_at": "post", "norm": "rmsnorm", "d_ff": 7},
+    {"pos": "rope", "n_head": 2, "n_kv_head": 1, "head_dim": 6, "qk_norm": True},
 ]
 
 
@@ -49,7 +50,7 @@ def torch_model(**kwargs):
         for p in m.parameters():
             p.add_(0.1 * torch.randn_like(p))
     if c.pos == "rope":  # its tables are of float32 precision
-        cos, sin = att.angles(c.block_size, c.d_model // c.n_head, c.rope_theta)
+        cos, sin = att.angles(c.block_size, c.head_size, c.rope_theta)
         m.cos, m.sin = torch.from_numpy(cos), torch.from_numpy(sin)
     if c.pos == "sinusoidal":
         m.wave = torch.from_numpy(att.sinusoid(c.block_size, c.d_model))

@@ -245,7 +245,8 @@ def recorded_settings(values: dict[str, Any], run: Path | None = None) -> Settin
 
 def resolved(config: GPTConfig) -> dict[str, Any]:
     """A model's shape with the widths that a 0 stands for: equal shapes are equal here."""
-    return {**asdict(config), "d_ff": config.hidden, "n_kv_head": config.kv_heads}
+    widths = {"d_ff": config.hidden, "n_kv_head": config.kv_heads, "head_dim": config.head_size}
+    return {**asdict(config), **widths}
 
 
 def flat(settings: Settings) -> dict[str, Any]:

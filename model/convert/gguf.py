@@ -10,7 +10,7 @@ from torch import Tensor
 
 from model.config import GPTConfig
 from model.convert.gpt2 import config_to_gpt2
-from model.convert.llama import config_to_llama
+from model.convert.llama import config_to_llama, widths
 from model.convert.names import State, refuse_kind, rename
 from model.rope_scaling import ORIGINAL, canonical, parse_scaling, scaled_frequencies
 
@@ -76,7 +76,7 @@ def from_gguf(architecture: str, state: State, config: GPTConfig) -> dict[str, T
         if missing := [name for name in names if name not in state]:
             raise ValueError(f"{q} is there without {missing[0]}")
         q_rows, k_rows, v_rows = (joined.pop(name) for name in names)
-        check_rows(q, q_rows, config.d_model)
+        check_rows(q, q_rows, config.n_head * config.head_size)
         parts = halved(q_rows, config.n_head), halved(k_rows, config.kv_heads), v_rows
         joined[q.replace("attn_q.", "attn_qkv.")] = torch.cat(parts)
     ours = rename(joined, NAMES[architecture])
@@ -98,7 +98,7 @@ def to_gguf(architecture: str, state: State, config: GPTConfig) -> dict[str, Ten
     theirs = rename(kept, {ours: name for name, ours in NAMES[architecture].items()})
     if architecture == "gpt2":
         return theirs
-    H, K, D = config.n_head, config.kv_heads, config.d_model // config.n_head
+    H, K, D = config.n_head, config.kv_heads, config.head_size
     for key in [key for key in theirs if ".attn_qkv." in key]:
         q, k, v = theirs.pop(key).split((H * D, K * D, K * D))
         parts = interleaved(q, H), interleaved(k, K), v.clone()
@@ -140,15 +140,17 @@ def config_from_gguf(metadata: Mapping[str, Any], vocab_size: int) -> GPTConfig:
         raise ValueError("the layers differ in shape, which TinyGPT has no flag for")
     if arch == "gpt2":
         return GPTConfig(vocab_size=vocab_size, **values, mlp="gelu_tanh")
-    D = values["d_model"] // max(values["n_head"], 1)
+    usual = values["d_model"] // max(values["n_head"], 1)
+    D = metadata.get("llama.attention.key_length", usual)
     for key in ("rope.dimension_count", "attention.key_length", "attention.value_length"):
-        if metadata.get(f"llama.{key}", D) != D:
-            raise ValueError(f"llama.{key}={metadata[f'llama.{key}']} is not {D}, d_model / n_head")
+        if metadata.get(f"llama.{key}", usual) != D:
+            raise ValueError(f"llama.{key}={metadata.get(f'llama.{key}', usual)} is not {D}")
     if metadata.get("llama.expert_count"):
         raise ValueError("a mixture of experts, which TinyGPT has no flag for")
     scaling = scaling_from(metadata, values["block_size"])
     fixed: dict[str, Any] = {"pos": "rope", "norm": "rmsnorm", "mlp": "swiglu", "bias": False}
-    return GPTConfig(vocab_size=vocab_size, **values, **fixed, rope_scaling=scaling)
+    D = 0 if usual == D else D
+    return GPTConfig(vocab_size=vocab_size, **values, **fixed, head_dim=D, rope_scaling=scaling)
 
 
 def scaling_from(metadata: Mapping[str, Any], block_size: int) -> str:
@@ -185,7 +187,7 @@ def with_slower(config: GPTConfig, factors: Tensor) -> GPTConfig:
 
 def config_to_gguf(config: GPTConfig) -> tuple[str, dict[str, Any]]:
     """Architecture and metadata of its model. ValueError if llama.cpp has no such model."""
-    full = replace(config, d_ff=config.hidden, n_kv_head=config.kv_heads)
+    full = replace(config, **widths(config))
     if config.pos != "rope":
         config_to_gpt2(config)  # its errors
         if config.mlp != "gelu_tanh":
@@ -197,7 +199,10 @@ def config_to_gguf(config: GPTConfig) -> tuple[str, dict[str, Any]]:
         raise ValueError(f"mlp={config.mlp}: llama.cpp's llama has swiglu only")
     names = {**KEYS, **LLAMA}
     values = {f"llama.{key}": getattr(full, ours) for key, ours in names.items()}
-    values["llama.rope.dimension_count"] = config.d_model // config.n_head
+    values["llama.rope.dimension_count"] = config.head_size
+    if config.head_dim:
+        lengths = "llama.attention.key_length", "llama.attention.value_length"
+        values |= dict.fromkeys(lengths, config.head_size)
     values["llama.vocab_size"] = config.vocab_size
     return "llama", {**values, **scaling_to(config)}
 

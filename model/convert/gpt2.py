@@ -67,6 +67,7 @@ def config_to_gpt2(config: GPTConfig) -> dict[str, Any]:
     act = {ours: theirs for theirs, ours in ACT.items()}
     refuse_others(vars(config), mlp=act, **{name: [value] for name, value in FIXED.items()})
     refuse_others({"n_kv_head": config.kv_heads}, n_kv_head=[config.n_head])
+    refuse_others({"head_dim": config.head_size}, head_dim=[config.d_model / config.n_head])
     full = replace(config, d_ff=config.hidden)
     hf = {key: getattr(full, ours) for key, ours in KEYS.items()}
     return {"model_type": "gpt2", **hf, "activation_function": act[config.mlp]}

@@ -29,6 +29,7 @@ KEYS = {  # key of config.json -> ours
     "num_hidden_layers": "n_layer",
     "num_attention_heads": "n_head",
     "num_key_value_heads": "n_kv_head",
+    "head_dim": "head_dim",
     "hidden_size": "d_model",
     "intermediate_size": "d_ff",
     "rms_norm_eps": "norm_eps",
@@ -67,11 +68,11 @@ def llama_from_hf(state: State) -> dict[str, Tensor]:
 def llama_to_hf(state: State) -> dict[str, Tensor]:
     """TinyGPT's weights -> LlamaForCausalLM's. Needs pos=rope, norm=rmsnorm, a gated mlp."""
     theirs = to_hf(state, NAMES, "model.")
-    C = state["tok_emb.weight"].size(1)
+    q = state["blocks.0.attn.proj.weight"].size(1)  # rows of q
     for key in [key for key in theirs if ".qkv_proj." in key]:
         qkv = theirs.pop(key)
-        kv = (len(qkv) - C) // 2  # rows of k, and of v
-        for x, part in zip("qkv", qkv.split((C, kv, kv)), strict=True):
+        kv = (len(qkv) - q) // 2  # rows of k, and of v
+        for x, part in zip("qkv", qkv.split((q, kv, kv)), strict=True):
             theirs[key.replace("qkv_proj", f"{x}_proj")] = part.clone()
     return theirs
 
@@ -132,19 +133,25 @@ def config_from_llama(hf: Mapping[str, Any]) -> GPTConfig:
     hf = {**DEFAULTS, **hf, **{k: v for k, v in rope.items() if k == "rope_theta"}}
     if missing := [key for key in NEEDED if hf.get(key) is None]:
         raise ValueError(f"it has no {missing[0]}")
-    D = hf["hidden_size"] // max(hf["num_attention_heads"], 1)
-    refuse_others(hf, hidden_act=ACT, mlp_bias=[hf["attention_bias"]], head_dim=[D, None])
+    if hf.get("head_dim") == hf["hidden_size"] / max(hf["num_attention_heads"], 1):
+        del hf["head_dim"]  # what it is without being said
+    refuse_others(hf, hidden_act=ACT, mlp_bias=[hf["attention_bias"]])
     refuse_others(hf, partial_rotary_factor=[1, None])
     scaling = scaling_from(rope, hf["max_position_embeddings"])
     act = ACT[hf["hidden_act"]]
     return GPTConfig(**renamed_values(hf, KEYS), **FIXED, mlp=act, rope_scaling=scaling)
 
 
+def widths(config: GPTConfig) -> dict[str, Any]:
+    """The widths that a 0 stands for."""
+    return {"d_ff": config.hidden, "n_kv_head": config.kv_heads, "head_dim": config.head_size}
+
+
 def config_to_llama(config: GPTConfig) -> dict[str, Any]:
     """Write LLaMA's config.json. ValueError if LLaMA is not built so."""
     act = {ours: theirs for theirs, ours in ACT.items()}
     refuse_others(vars(config), mlp=act, **{name: [value] for name, value in FIXED.items()})
-    full = replace(config, d_ff=config.hidden, n_kv_head=config.kv_heads)
+    full = replace(config, **widths(config))
     hf = {key: getattr(full, ours) for key, ours in KEYS.items()}
     del hf["rope_theta"]
     more = {"hidden_act": act[config.mlp], "mlp_bias": config.bias}

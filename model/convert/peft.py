@@ -42,7 +42,7 @@ def names_of(config: GPTConfig) -> tuple[dict[str, str], str]:
 
 def rows_of(config: GPTConfig) -> Rows:
     """Rows of q, k and v in our one matrix."""
-    D = config.d_model // config.n_head
+    D = config.head_size
     return config.n_head * D, config.kv_heads * D, config.kv_heads * D
 
 
@@ -53,7 +53,8 @@ def shapes_of(config: GPTConfig) -> dict[str, tuple[int, int]]:
     if not is_llama(config):
         attn = {"attn.c_attn": (3 * C, C), "attn.c_proj": (C, C)}
         return {**attn, "mlp.c_fc": (hidden, C), "mlp.c_proj": (C, hidden)}
-    attn = {f"self_attn.{x}_proj": (n, C) for x, n in zip("qkvo", (q, k, v, C), strict=True)}
+    attn = {f"self_attn.{x}_proj": (n, C) for x, n in zip("qkv", (q, k, v), strict=True)}
+    attn["self_attn.o_proj"] = C, q
     wide = {f"mlp.{x}_proj": (hidden, C) for x in ("gate", "up")}
     return {**attn, **wide, "mlp.down_proj": (C, hidden)}
 

@@ -67,7 +67,7 @@ class KVCache:
         self.config = config
         self.lengths = [0] * B
         self.size = config.block_size if S is None else S
-        D = config.d_model // config.n_head
+        D = config.head_size
         room = min(self.size, ROOM)
         shape = 2, B, config.kv_heads, room, D  # zeros, since what is masked must be finite
         kv = [torch.zeros(shape, device=device, dtype=dtype) for _ in range(config.n_layer)]

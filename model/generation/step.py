@@ -1,7 +1,7 @@
 """A decoding step in few calls: for one token, calling costs more than computing.
 
 The equations of `model.gpt.Block` for T = 1: no dimension of time, and no module around a product.
-Letters: B rows, C = d_model, H heads, K of keys and values, D = C/H.
+Letters: B rows, C = d_model, H heads, K of keys and values, D dimensions each.
 """
 
 from collections.abc import Callable
@@ -98,7 +98,7 @@ class StepBlock:
         return self.add_down(x, self.hidden(self.norm2(x)))
 
     def heads_of(self, x: Tensor, rope: Rope | None, cache: LayerCache) -> Tensor:
-        """What the heads gather from all that the cache gives, side by side: (B,C) -> (B,C)."""
+        """What the heads gather from all that the cache gives, side by side: (B,C) -> (B,HD)."""
         H, K, _ = self.heads
         qk, v = self.qkv(x).view(len(x), H + 2 * K, 1, -1).split((H + K, K), 1)  # (B,H+K,1,D)
         if self.qk_norm is not None:
@@ -109,7 +109,7 @@ class StepBlock:
         q, k = qk.split((H, K), 1)
         k, v, attn_mask = cache.append(k, v)
         q = q.view(len(x), K, H // K, -1)  # heads that share keys are so many queries of these
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=attn_mask).reshape(x.shape)
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=attn_mask).reshape(len(x), -1)
 
     def hidden(self, x: Tensor) -> Tensor:
         """The MLP's wide layer."""

@@ -62,7 +62,7 @@ def add(G: Params, P: Params, grads: Params) -> None:
 
 def multi_head(x: Array, P: Params, name: str, c: GPTConfig) -> tuple[Array, Cache]:
     """Attention in every head, side by side, then a linear layer: x (B,T,C) -> (B,T,C)."""
-    T, D, K = x.shape[1], c.d_model // c.n_head, c.kv_heads
+    T, D, K = x.shape[1], c.head_size, c.kv_heads
     qkv, in_cache = dense(x, P, f"{name}.qkv")
     heads = att.split_heads(qkv, D)  # (B,H+2K,T,D)
     q, k, v = np.split(heads, (c.n_head, c.n_head + K), 1)

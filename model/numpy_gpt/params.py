@@ -19,14 +19,14 @@ def layer(name: str, *shape: int, bias: bool) -> Shapes:
 
 def block_shapes(name: str, c: GPTConfig) -> Shapes:
     """The parameters of a block. Only LayerNorm has a bias, and norms of queries and keys never."""
-    C, D, F = c.d_model, c.d_model // c.n_head, c.hidden
+    C, D, F = c.d_model, c.head_size, c.hidden
     shift = c.bias and c.norm == "layernorm"
     found = layer(f"{name}.norm1", C, bias=shift)
     found |= layer(f"{name}.attn.qkv", (c.n_head + 2 * c.kv_heads) * D, C, bias=c.bias)
     if c.qk_norm:
         found |= layer(f"{name}.attn.q_norm", D, bias=False)
         found |= layer(f"{name}.attn.k_norm", D, bias=False)
-    found |= layer(f"{name}.attn.proj", C, C, bias=c.bias)
+    found |= layer(f"{name}.attn.proj", C, c.n_head * D, bias=c.bias)
     found |= layer(f"{name}.norm2", C, bias=shift)
     if c.gated:
         found |= layer(f"{name}.mlp.gate", F, C, bias=c.bias)

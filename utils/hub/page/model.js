@@ -1,7 +1,7 @@
 /* A TinyGPT in plain JavaScript: token ids -> logits, attention, residual stream. It never touches
    the page, and gives what model/gpt.py gives.
 
-   Letters: T tokens read so far, n tokens that are new, C = d_model, H heads of D = C/H dimensions,
+   Letters: T tokens read so far, n tokens that are new, C = d_model, H heads of D dimensions,
    K heads of keys and values, V = vocab_size, L = n_layer. All tensors are Float32Arrays, row after
    row; sums are made in double precision, as JavaScript's numbers are. */
 "use strict";
@@ -110,7 +110,7 @@ class Model {
     this.config = config;
     this.w = tensors;
     this.rope = rope;
-    this.D = C / H;
+    this.D = config.head_dim || C / H;
     this.K = config.n_kv_head || H;
     this.T = 0;
     this.ids = [];
@@ -235,7 +235,7 @@ class Model {
       this.k[layer].put(this.T + t, this.placed(k, at + "k_norm", this.T + t));
       this.v[layer].put(this.T + t, row.subarray((H + K) * D));
     }
-    const y = new Float32Array(n * C);
+    const y = new Float32Array(n * H * D);
     for (let head = 0; head < H; head++) {
       if (this.off.has(`${layer},${head}`)) continue;
       const from = Math.floor(head / (H / K)) * D; // of the keys and values that the head shares
@@ -244,11 +244,11 @@ class Model {
         for (let s = 0; s < p.length; s++) {
           if (p[s] === 0) continue;
           const v = this.v[layer].data, start = s * K * D + from;
-          for (let d = 0; d < D; d++) y[t * C + head * D + d] += p[s] * v[start + d];
+          for (let d = 0; d < D; d++) y[(t * H + head) * D + d] += p[s] * v[start + d];
         }
       }
     }
-    return this.layer(y, n, at + "proj", C, C);
+    return this.layer(y, n, at + "proj", C, H * D);
   }
 
   /** Queries or keys of one token: normalised if the model does that, rotated by its position. */
