@@ -92,6 +92,7 @@ class TrainConfig:
     init: str = setting(
         "", "start from a model: a run, a Hugging Face directory, a GGUF file, or smollm2"
     )
+    keep_zeros: bool = setting(False, "leave weights at 0 that begin there, as pruning made them")
     steps: int = setting(1000, "optimizer steps")
     minutes: float = setting(0.0, "minutes to train, instead of steps; 0 = no limit")
     patience: int = setting(0, "stop after this many evaluations without a better loss; 0 = never")
@@ -161,6 +162,8 @@ class Settings:
             how = "trains thin matrices, which Muon is not for; use --optimizer adamw"
         if not self.train.init:
             how = "has nothing to adapt; name a model by --init, say --init smollm2"
+        if self.train.keep_zeros:
+            how = "fills zeros when it is merged; leave keep_zeros out"
         if how:
             raise ValueError(f"lora={rank} {how}")
 

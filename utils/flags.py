@@ -156,7 +156,8 @@ def from_run(asked: Values) -> Values:
     least = max(model.window + 1, model.emb_conv)  # of block_size, that the model can be built
     chosen["block_size"] = max(chosen["block_size"], least)
     kept = {name: values[name] for name in KEPT}
-    return {**kept, "tokenizer": str(run / "tokenizer.json"), **chosen}
+    zeros = {"keep_zeros": source.train.keep_zeros and not rank}  # which adapters would fill
+    return {**kept, **zeros, "tokenizer": str(run / "tokenizer.json"), **chosen}
 
 
 def imported(asked: Values, runs: Path) -> Values:

@@ -37,7 +37,7 @@ from utils.training.evaluate import evaluate_all
 from utils.training.interrupt import Interrupt
 from utils.training.models import first_model
 from utils.training.objective import next_token
-from utils.training.optim import make_optimizer, muon_groups
+from utils.training.optim import keep_zeros, make_optimizer, muon_groups
 from utils.training.score import Score
 from utils.training.step import TrainStep
 from utils.writing.defaults import SAMPLING
@@ -126,6 +126,8 @@ class Session:
         s, dist, state = self.settings.train, self.dist, self.state
         resume = self.last is not None
         log = state.load(self.last, dist) if self.last else {}
+        if s.keep_zeros:
+            keep_zeros(state.model, state.optimizer)
         self.last = None  # as large as the model and its optimizer
         parts = log.get("parts", {"steps": log.get("seconds", 0.0)})  # 0.1.0 had no parts
         self.clock = Clock(parts, log.get("spent", 0.0))
