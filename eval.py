@@ -66,7 +66,7 @@ def base_scores(
 ) -> "dict[str, Score]":
     """What the model started from scores: the adapters' base, or the run of that name and hash."""
     from model.adapt.lora import without_lora
-    from utils.training.models import base_model
+    from utils.training.models import source_model
 
     if checkpoint.get("base"):
         with without_lora(model):
@@ -75,7 +75,7 @@ def base_scores(
     if not source:
         return {}
     try:
-        base = base_model(source, model.config, near)
+        base = source_model(source, model.config, near)
     except ValueError as e:
         print(f"note: no scores of the base: {e}", file=sys.stderr)
         return {}

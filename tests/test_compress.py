@@ -165,7 +165,7 @@ def test_adapters_are_merged_first(toy_run, text_file):
         (["--int8", "--group", "32"], "--group is for --int4"),
         (["--int8", "--embedding-bits", "4"], "--embedding-bits 4 is for --int4"),
         (["--int4", "--group", "48"], "invalid choice: 48"),
-        ([], "one of the arguments --int8 --int4 --table is required"),
+        ([], "one of the arguments --int8 --int4 --prune --table is required"),
         (["--table", "--data", "x.txt"], "--table makes none"),
         (["--int8", "--data", "x.txt"], "--table goes with --data"),
         (["--int4", "--int8"], "not allowed with"),
@@ -259,12 +259,12 @@ def test_the_table_compares_a_run_with_what_it_becomes(float_run, text_file, cap
     monkeypatch.setattr(table, "peak_of", lambda run: 5_000_000)
     main(["whole", "--table", "--data", str(text_file)])
     head, *rows = [line.split() for line in capsys.readouterr().out.splitlines()[:5]]
-    assert head[:2] == ["MB", "peak"]
+    assert head[2:4] == ["MB", "peak"]
     assert [row[0] for row in rows] == ["whole", "int8", "int4-32", "int4-64"]
-    assert rows[0][7:10] == ["0.0000", "100.0%", "100%"]
-    sizes = [float(row[1]) for row in rows]
+    assert rows[0][9:12] == ["0.0000", "100.0%", "100%"]
+    sizes = [float(row[3]) for row in rows]
     assert sizes == sorted(sizes, reverse=True)
-    kls = [float(row[7]) for row in rows]
+    kls = [float(row[9]) for row in rows]
     assert kls == sorted(kls)
     assert [p.name for p in float_run.parent.iterdir()] == ["whole"]  # the others are gone
 

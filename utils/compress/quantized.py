@@ -11,7 +11,7 @@ from torch import Tensor
 from model import TinyGPT
 from model.adapt.quant import QuantLinear, count, quantize, quantized_layers
 from utils.compress.calibrate import calibrated, calibration_ids
-from utils.config import flat, recorded_settings, write_yaml
+from utils.config import Settings, flat, recorded_settings, write_yaml
 from utils.hub.pretrained import NAME as PRETRAINED
 from utils.runs import new_run
 from utils.training.models import base_of, load_model, merged
@@ -52,14 +52,19 @@ def compress(
         ids = calibration_ids(text, tokenizer, model)
         made = calibrated(model, ids, bits.group, bits.method)
     quantize(model, bits.bits, bits.group, bits.embedding_bits, made)
-    write(source, out, model, checkpoint, base_of(source, which), bits)
+    settings = recorded_settings(checkpoint["settings"])
+    kept = {**checkpoint, "quantized": asdict(bits)}
+    write(source, out, model, kept, base_of(source, which), settings)
     report(out, model, before, bits)
 
 
 def own_state(model: TinyGPT) -> dict[str, Tensor]:
-    """The state dict, without what it would keep of a larger tensor."""
-    state = model.state_dict()
-    return {n: t if n.endswith((".q", ".scale", ".zero")) else t.clone() for n, t in state.items()}
+    """The state dict, without what it would keep of a larger tensor; a tied head stays one."""
+    state, made = model.state_dict(), {}
+    for name, t in state.items():
+        if not name.endswith((".q", ".scale", ".zero")) and t.data_ptr() not in made:
+            made[t.data_ptr()] = t.clone()
+    return {name: made.get(t.data_ptr(), t) for name, t in state.items()}
 
 
 def write(
@@ -68,15 +73,17 @@ def write(
     model: TinyGPT,
     checkpoint: dict[str, Any],
     base: dict[str, str],
-    bits: Bits,
+    settings: Settings,
 ) -> None:
-    """Write the run: what the source has, but for its model and what training needs."""
-    settings = recorded_settings(checkpoint["settings"])
+    """Write the run: what the source has, but for its model and what training needs.
+
+    summary.json goes along where the checkpoint knows of a training.
+    """
     settings = replace(settings, train=replace(settings.train, run=out.name))
-    parts = {"model": own_state(model), "quantized": asdict(bits), "base": None, "source": base}
+    parts = {"model": own_state(model), "base": None, "source": base}
     kept = {**checkpoint, "settings": flat(settings), "optimizer": {}, "scaler": {}, **parts}
     with new_run(out) as new:
-        for name in ("tokenizer.json", PRETRAINED, "summary.json"):
+        for name in ("tokenizer.json", PRETRAINED, *["summary.json"] * bool(checkpoint["step"])):
             if (source / name).exists():
                 shutil.copyfile(source / name, new / name)
         write_yaml(settings, new / "config.yaml")

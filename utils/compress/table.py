@@ -20,6 +20,8 @@ from torch.nn import functional as F
 
 from data.text import read_text
 from model import TinyGPT, few_rows, generate
+from model.adapt.prune import zeros_of
+from model.adapt.quant import count
 from model.adapt.rounding import check_group
 from tok import Tokenizer
 from utils.bench.timing import peak_added, take_turns
@@ -29,7 +31,8 @@ from utils.training.models import load_model, merged
 TOKENS, WINDOW, WRITTEN, PROMPT, ROWS = 4096, 1024, 32, 256, 8
 RUNS, SECONDS = 5, 60.0  # rounds of a race, and when it ends before that
 WORTH = 1.05  # times the first run's speed, from which on a run counts as faster
-HEAD = ("", "MB", "peak MB", "tok/s", f"tok/s x{ROWS}", "prefill", "ppl", "KL", "top-1", "greedy")
+SIZES, SPEEDS = ("params", "zeros", "MB", "peak MB"), ("tok/s", f"tok/s x{ROWS}", "prefill")
+HEAD = ("", *SIZES, *SPEEDS, "ppl", "KL", "top-1", "greedy")
 
 
 @dataclass(frozen=True)
@@ -155,7 +158,8 @@ def rows_of(runs: dict[str, Path], text: Path) -> list[list[str]]:
         near = nearness(reference, logits, ids[1:])
         peak = peak_of(runs[name])
         slow = name != first.name and one[name] < WORTH * one[first.name]
-        figures = [f"{size_of(model) / 1e6:.1f}", f"{peak / 1e6:.0f}"]
+        figures = [f"{count(model) / 1e6:.2f}M", f"{zeros_of(model):.0%}"]
+        figures += [f"{size_of(model) / 1e6:.1f}", f"{peak / 1e6:.0f}"]
         figures += [f"{rate:.0f}" for rate in (one[name], many[name], prefill[name])]
         figures += [f"{near.ppl:.2f}", f"{near.kl:.4f}", f"{near.top1:.1%}"]
         figures += [f"{equal_share(texts or own, own):.0%}", "  not faster" * slow]
@@ -176,4 +180,5 @@ def print_table(runs: Sequence[Path], text: Path) -> None:
     print(
         "MB weights; peak MB that loading and writing add to a process; medians of tok/s in turn;"
     )
+    print("params, and zeros among the weights of the blocks' matrices, which buy no time;")
     print("KL in nats, top-1 and greedy (text up to the first other token) beside the first row")

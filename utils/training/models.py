@@ -116,6 +116,16 @@ def base_model(base: Source, config: GPTConfig, near: Path = RUNS) -> TinyGPT:
         return dequantize(build_model(checkpoint, config, near))  # adapters stand on floats
 
 
+def source_model(source: Source, config: GPTConfig, near: Path = RUNS) -> TinyGPT:
+    """The model that a run started from, of its own shape, which pruning changes.
+
+    Raises ValueError as `find_base`.
+    """
+    file = checkpoint_path(find_base(source, near), source["ckpt"])
+    own = model_config(load_checkpoint(file, mmap=True))
+    return base_model(source, replace(own, block_size=config.block_size), near)
+
+
 def build_model(
     checkpoint: dict[str, Any], config: GPTConfig | None = None, near: Path = RUNS
 ) -> TinyGPT:
