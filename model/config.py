@@ -23,27 +23,21 @@ class GPTConfig:
     head_dim: int = setting(0, "dimensions D of a head; 0 = d_model / n_head")
     d_ff: int = setting(0, "hidden width of the MLP; 0 = 4 d_model, or 8/3 if gated")
     dropout: float = setting(0.0, "dropout of embeddings and of what each sublayer adds")
-    attn_dropout: float = setting(
-        0.0, "dropout of attention weights; above 0, a CPU has no fused kernel for it"
-    )
+    attn_dropout: float = setting(0.0, "dropout of attention weights; no CPU has a fused kernel")
     bias: bool = setting(True, "add biases in linear layers and LayerNorms")
     pos: Literal["learned", "sinusoidal", "rope", "none"] = setting("learned", "position encoding")
     rope_theta: float = setting(10000.0, "base of RoPE's wavelengths")
     rope_scaling: str = setting("", "RoPE for longer texts: linear, ntk, yarn, llama3 and numbers")
     norm: Literal["layernorm", "rmsnorm"] = setting("layernorm", "normalisation layer")
     norm_eps: float = setting(1e-5, "epsilon of the normalisation layer")
-    norm_at: Literal["pre", "post"] = setting(
-        "pre", "normalise before each sublayer, or after the sum"
-    )
+    norm_at: Literal["pre", "post"] = setting("pre", "norm before each sublayer, or after its sum")
     mlp: Literal["gelu", "gelu_tanh", "relu", "relu2", "swiglu", "geglu"] = setting(
         "gelu", "activation of the MLP; swiglu and geglu are gated"
     )
     qk_norm: bool = setting(False, "normalise queries and keys in each head")
     tie_weights: bool = setting(True, "share the token embedding's weights with the head")
     emb_std: float = setting(0.02, "initial standard deviation of the token embedding")
-    emb_conv: int = setting(
-        0, "mix the embeddings of the last N tokens by a depthwise convolution; 0 = none"
-    )
+    emb_conv: int = setting(0, "mix the last N embeddings by a depthwise convolution; 0 = none")
     zero_init: bool = setting(False, "initialise each block's output projections to 0")
     attn: Literal["auto", "sdpa", "naive"] = setting(
         "auto", "attention: PyTorch's fused kernel, or the plain equation"

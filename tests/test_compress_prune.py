@@ -16,7 +16,7 @@ from utils.compress.__main__ import main
 from utils.compress.pruned import Pruning, loss_on, pruned
 from utils.hub.__main__ import main as hub
 from utils.training.models import load_model
-from utils.training.optim import keep_zeros
+from utils.training.zeros import keep_zeros
 
 IDS = torch.tensor([[3, 1, 4, 1, 5, 9, 2, 6], [2, 7, 1, 8, 2, 8, 1, 8]])
 WAYS = {

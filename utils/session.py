@@ -37,9 +37,10 @@ from utils.training.evaluate import evaluate_all
 from utils.training.interrupt import Interrupt
 from utils.training.models import first_model
 from utils.training.objective import next_token
-from utils.training.optim import keep_zeros, make_optimizer, muon_groups
+from utils.training.optim import make_optimizer, muon_groups
 from utils.training.score import Score
 from utils.training.step import TrainStep
+from utils.training.zeros import keep_zeros
 from utils.writing.defaults import SAMPLING
 from utils.writing.novelty import novelty, training_words
 from utils.writing.text import write_text

@@ -61,28 +61,6 @@ def muon_groups(model: nn.Module) -> Groups:
     return [{"params": params, "rows": list(rows)} for rows, params in groups.items()]
 
 
-def keep_zeros(model: nn.Module, optimizer: AnyOptimizer) -> None:
-    """Set those of the blocks' weights that are 0 now to 0 again after each step.
-
-    Whatever it adds: momentum, or Muon's mixture of a whole matrix. ValueError for a matrix that
-    is 0 everywhere, which would never learn.
-    """
-    masks = []
-    for name, p in model.named_parameters():
-        if name.startswith("blocks.") and p.ndim == 2 and bool((p == 0).any()):
-            if not bool((p != 0).any()):
-                raise ValueError(f"{name} is 0 everywhere, and keep_zeros would leave it so")
-            masks.append((p, p != 0))
-
-    @torch.no_grad()
-    def clear(*_: Any) -> None:
-        for p, mask in masks:
-            p.mul_(mask)
-
-    last = optimizer.optimizers[-1] if isinstance(optimizer, CombinedOptimizer) else optimizer
-    last.register_step_post_hook(clear)
-
-
 def lr_at(step: int, steps: float, config: OptimConfig) -> float:  # exercise: lr-at
     """Learning rate of a step: linear warmup to lr, then a decay to `config.last_lr` at `steps`.
 
