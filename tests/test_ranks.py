@@ -130,19 +130,27 @@ def test_alone_nothing_is_asked():
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals differ")
 def test_two_ranks_fine_tune_as_one_with_twice_the_accumulation(text_file):
-    """From a model that is there, all of it and by adapters; saved by two, resumed by one."""
+    """From a model that is there, all of it, by adapters, by a teacher, or to be rounded.
+
+    Saved by two, resumed by one.
+    """
     assert train.main(["--data", str(text_file), *TOY, "--run", "base", "--steps", "4"]) == 0
     flags = ["--data", str(text_file), "--init", "base", "--sample", "0", "--log_every", "1"]
     flags += ["--device", "cpu", "--dtype", "float32", "--eval_every", "3", "--lr", "3e-3"]
     flags += ["--min_lr", "3e-3", "--warmup", "0", "--batch_size", "2"]
-    lora = ["--lora", "2"]
-    assert train.main([*flags, "--run", "one", "--accum", "4", "--steps", "6"]) == 0
-    assert train.main([*flags, *lora, "--run", "one-lora", "--accum", "4", "--steps", "6"]) == 0
+    ways = {"": [], "-lora": ["--lora", "2"], "-int8": ["--quantize", "int8"]}
+    ways["-taught"] = ["--teacher", "base", "--distill_alpha", "0.8"]
+    for name, own in ways.items():
+        one = [*flags, *own, "--run", f"one{name}", "--accum", "4", "--steps", "6"]
+        assert train.main(one) == 0
     two = [*flags, "--accum", "2"]
     done, _ = train_on_two(
         [
             [*two, "--run", "two", "--steps", "6"],
-            [*two, *lora, "--run", "two-lora", "--steps", "3"],
+            [*two, *ways["-lora"], "--run", "two-lora", "--steps", "3"],
+            [*two, *ways["-int8"], "--run", "two-int8", "--steps", "6"],
+            [*two, *ways["-taught"], "--run", "two-taught", "--steps", "3", "--parallel", "fsdp"],
+            [*two, *ways["-taught"], "--run", "ddp-taught", "--steps", "6"],
             [*flags, "--run", "cut", "--steps", "1000000", "--eval_every", "1000000"],
         ],
         "step 1/1000000",
@@ -150,7 +158,9 @@ def test_two_ranks_fine_tune_as_one_with_twice_the_accumulation(text_file):
     )
     for _, err, status in done:
         assert status == 143, err
-    assert train.main(["--run", "two-lora", "--resume", "--steps", "6", "--accum", "4"]) == 0
-    for run in ("", "-lora"):
-        assert train_losses("two" + run) == pytest.approx(train_losses("one" + run), abs=1e-6)
+    for run in ("two-lora", "two-taught"):
+        assert train.main(["--run", run, "--resume", "--steps", "6", "--accum", "4"]) == 0
+    for run in ways:
+        assert train_losses("two" + run) == pytest.approx(train_losses("one" + run), abs=1e-6), run
+    assert train_losses("ddp-taught") == pytest.approx(train_losses("one-taught"), abs=1e-6)
     assert train_losses("one") != pytest.approx(train_losses("one-lora"), abs=1e-4)

@@ -11,10 +11,12 @@ from typing import Any, Literal, get_args
 import yaml
 
 from model.adapt.lora_config import LoRAConfig
+from model.adapt.quant_config import QuantizeConfig
 from model.config import GPTConfig
 from model.setting import check_choices, setting
 from tok import END_OF_TEXT
 from tok.cli import unknown_name
+from utils.distill_config import DistillConfig
 
 
 @dataclass(frozen=True)
@@ -146,10 +148,14 @@ class Settings:
     optim: OptimConfig
     train: TrainConfig
     lora: LoRAConfig
+    distill: DistillConfig
+    quantize: QuantizeConfig
 
     def __post_init__(self) -> None:
         if self.train.parallel == "fsdp" and self.optim.optimizer == "muon":
             raise ValueError("optimizer=muon needs full matrices; use --parallel ddp, or adamw")
+        if self.train.parallel == "fsdp" and self.quantize.bits:
+            raise ValueError("quantize rounds whole rows, not shards; use --parallel ddp")
         if self.lora.lora:
             self.check_lora()
 
@@ -164,6 +170,8 @@ class Settings:
             how = "has nothing to adapt; name a model by --init, say --init smollm2"
         if self.train.keep_zeros:
             how = "fills zeros when it is merged; leave keep_zeros out"
+        if self.quantize.bits:
+            how = "trains no weight to be rounded; make a run of 4 bits, and name it by --init"
         if how:
             raise ValueError(f"lora={rank} {how}")
 
@@ -179,6 +187,8 @@ SECTIONS = {
     "optim": OptimConfig,
     "train": TrainConfig,
     "lora": LoRAConfig,
+    "distill": DistillConfig,
+    "quantize": QuantizeConfig,
 }
 FIELDS = {  # vocab_size follows from the tokenizer, so it is no setting of a run
     f.name: f for cls in SECTIONS.values() for f in fields(cls) if f.name != "vocab_size"

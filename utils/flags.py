@@ -26,7 +26,7 @@ from utils.config import (
 )
 from utils.hub.pretrained import imported_name, is_run
 from utils.recipe import ENDING, fine_tuning, recipe, text_bytes
-from utils.runs import RUNS, check_apart, run_dir
+from utils.runs import RUNS, check_apart, has_model, run_dir
 
 Values = dict[str, Any]
 DEFAULT = Path(__file__).parent.parent / "configs" / "tiny.yaml"
@@ -140,7 +140,8 @@ def for_text(asked: Values) -> Values:
 def from_run(asked: Values) -> Values:
     """Settings that start from the run asked["init"]: its model and tokenizer, and `fine_tuning`.
 
-    Raises ValueError if there is no such run, or if another model than it holds is asked for.
+    Of its layers n_layer may take some. Raises ValueError if there is no such run, or if another
+    model than it holds is asked for.
     """
     run = run_dir(str(asked["init"]))
     if not (run / "config.yaml").is_file():
@@ -148,6 +149,8 @@ def from_run(asked: Values) -> Values:
     source = recorded_settings(read_yaml(run / "config.yaml"))
     values, model = flat(source), source.model
     for name in sorted(asked.keys() & KEPT):
+        if name == "n_layer" and 0 < coerce(name, asked[name]) < model.n_layer:
+            continue
         if coerce(name, asked[name]) not in (values[name], resolved(model).get(name)):
             said = f"{name}={asked[name]}, but {run} has {name}={values[name]}"
             raise ValueError(f"{said}, which --init keeps; leave it out")
@@ -158,6 +161,20 @@ def from_run(asked: Values) -> Values:
     kept = {name: values[name] for name in KEPT}
     zeros = {"keep_zeros": source.train.keep_zeros and not rank}  # which adapters would fill
     return {**kept, **zeros, "tokenizer": str(run / "tokenizer.json"), **chosen}
+
+
+def tokens_of(asked: Values) -> Values:
+    """The tokenizer of the run asked["teacher"], which its student must have, if none is asked for.
+
+    Raises ValueError if there is no such run.
+    """
+    if not asked.get("teacher") or "tokenizer" in asked:
+        return {}
+    run = run_dir(str(asked["teacher"]))
+    if not has_model(run):
+        cure = "train it, or import it: python -m utils.hub import --help"
+        raise ValueError(f"teacher={asked['teacher']}: no run {run}; {cure}")
+    return {"tokenizer": str(run / "tokenizer.json")}
 
 
 def imported(asked: Values, runs: Path) -> Values:
@@ -206,6 +223,7 @@ def settings_of(args: Namespace, base: Path | None = None, runs: Path = RUNS) ->
         below = from_run(asked)
     else:
         below = for_text(asked) if is_default(args.config) else {}
+        below |= tokens_of(asked)
     return settings_from({**below, **asked})
 
 

@@ -11,6 +11,7 @@ from utils.training.evaluate import evaluate
 from utils.training.memory import resident, step_memory
 from utils.training.objective import next_token
 from utils.training.step import TrainStep
+from utils.training.teacher import config_of
 
 
 def forecast(settings: Settings, scratch: str) -> int:
@@ -28,16 +29,19 @@ def forecast(settings: Settings, scratch: str) -> int:
         if cost := device.cost():
             print(f"note        {cost}")
         print(f"parameters  {state.model.n_params():,}")
+        if session.teacher:
+            print(f"teacher     {session.teacher.n_params():,} parameters, which are only read")
         print(f"tokens      {tokens:,} a step, {tokens * s.steps:,} in {s.steps:,} steps")
         shape = settings.optim, device, s.batch_size, s.recompute, settings.lora
-        tensors = step_memory(state.model.config, *shape)
+        distill = settings.distill, config_of(session.teacher)
+        tensors = step_memory(state.model.config, *shape, *distill, settings.quantize)
         if device.device.type == "cpu":
             held = (resident() + tensors) / 1e6
             print(f"memory      {held:,.0f} MB, {tensors / 1e6:,.0f} of them tensors")
         else:
             print(f"memory      {tensors / 1e6:,.0f} MB of the device")
         batches, parts = session.sampler.draw(0), (state.optimizer, state.scaler, device)
-        step = TrainStep(state.model, next_token, *parts)
+        step = TrainStep(state.model, session.objective, *parts)
         times = take_turns({"step": lambda: step(batches)}, runs=3, warmup=1)["step"]
         median, _ = summary(times)
         minutes = median * s.steps / 60

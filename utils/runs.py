@@ -31,10 +31,10 @@ def has_model(run: Path) -> bool:
     return (run / "best.pt").exists() or (run / "last.pt").exists()
 
 
-def check_apart(run: Path, init: Path) -> None:
-    """Raise ValueError if a run is to be made where the one lies that it starts from."""
-    if run.resolve() == init.resolve():
-        raise ValueError(f"--run must name another run than {init}, which --init starts from")
+def check_apart(run: Path, other: Path, flag: str = "--init") -> None:
+    """Raise ValueError if a run is to be made where one lies that it needs, named by a flag."""
+    if run.resolve() == other.resolve():
+        raise ValueError(f"--run must name another run than {other}, which {flag} names")
 
 
 def latest_run(root: str = "runs") -> Path:

@@ -12,6 +12,7 @@ import torch
 from data.mixture import open_mixture
 from data.phases import parse_phases
 from data.sampler import BatchSampler
+from model.adapt.qat import round_layers
 from utils.config import Settings, flat
 from utils.device import (
     Device,
@@ -40,6 +41,7 @@ from utils.training.objective import next_token
 from utils.training.optim import make_optimizer, muon_groups
 from utils.training.score import Score
 from utils.training.step import TrainStep
+from utils.training.teacher import objective_of, taught_by
 from utils.training.zeros import keep_zeros
 from utils.writing.defaults import SAMPLING
 from utils.writing.novelty import novelty, training_words
@@ -89,6 +91,7 @@ class Session:
         )
         self.keep = not scratch  # whether sums of files are remembered
         self.state = self.begin()
+        self.objective = objective_of(settings.distill, self.teacher)
 
     def precise(self, device: Device) -> Device:
         """The device with its dtype, where that is auto: bfloat16 on a CPU by rank 0's trial.
@@ -110,6 +113,8 @@ class Session:
         torch.manual_seed(s.seed)
         given = self.settings, self.data, self.last
         begun, source = first_model(*given, self.device.dtype, self.keep)
+        if self.settings.quantize.bits:
+            round_layers(begun, *self.settings.quantize.how)
         model: Any = begun.to(self.device.device)
         model.activation_checkpointing = s.recompute
         if s.parallel == "fsdp":
@@ -120,7 +125,10 @@ class Session:
         optimizer = make_optimizer(model.parameters(), o, matrices=matrices, dtype=dtype)
         scaler = self.device.scaler()
         settings = {**flat(self.settings), "dtype": self.device.precision}  # auto no longer
-        return TrainState(model, optimizer, scaler, settings, self.data.meta, source)
+        tokenizer = self.data.meta["tokenizer_sha256"]
+        teacher, origin = taught_by(self.settings, tokenizer, self.last, self.keep)
+        self.teacher = teacher.to(self.device.device) if teacher else None
+        return TrainState(model, optimizer, scaler, settings, self.data.meta, source, origin)
 
     def open(self, callbacks: Sequence[Callback]) -> None:
         """Make the run's directory, or go on in it from last.pt; open the sinks."""
@@ -157,7 +165,7 @@ class Session:
         state, grad_clip = self.state, self.settings.optim.grad_clip
         parts = state.optimizer, state.scaler, self.device, grad_clip, self.dist
         model = wrap_ddp(self.model, self.dist, self.settings.train.parallel)
-        return TrainStep(model, next_token, *parts)
+        return TrainStep(model, self.objective, *parts)
 
     def evaluate(self) -> tuple[Score, dict[str, Score]]:
         """Score every source's validation split: (all together, each by name)."""

@@ -148,3 +148,14 @@ def values(codes: Codes) -> Tensor:
     scale, zero = codes.scale.float()[..., None], codes.zero.float()[..., None]  # (N,G,1)
     w = unpacked(codes.q).float().view(N, -1, codes.group)
     return w.sub_(8).mul_(scale).add_(zero).view(N, K)  # in place: memory is what takes the time
+
+
+def rounded(w: Tensor, bits: int, group: int) -> Tensor:
+    """`values(codes_of(w, bits, group))` of (N,K) to the bit, without making integers or checks."""
+    w = w.float()
+    if bits == 8:
+        scale = w.abs().amax(1, keepdim=True) / 127
+        return (w / nonzero(scale)).round() * scale
+    groups = w.unflatten(1, (-1, group))  # (N,G,group)
+    scale, zero = grid(groups)
+    return ((nearest(groups, scale, zero) - 8) * scale.float() + zero.float()).flatten(1)

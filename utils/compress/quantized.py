@@ -14,7 +14,7 @@ from utils.compress.calibrate import calibrated, calibration_ids
 from utils.config import Settings, flat, recorded_settings, write_yaml
 from utils.hub.pretrained import NAME as PRETRAINED
 from utils.runs import new_run
-from utils.training.models import base_of, load_model, merged
+from utils.training.models import base_of, load_model, merged, trained_bits
 
 
 @dataclass(frozen=True)
@@ -46,16 +46,29 @@ def compress(
     model, tokenizer, checkpoint = load_model(source, which)
     if checkpoint.get("quantized"):
         raise ValueError(f"{source} is quantized already; compress the run that it was made from")
+    check_trained(source, checkpoint, bits)
     model = merged(model).eval()
     before, made = size_of(model), {}
     if text is not None:
         ids = calibration_ids(text, tokenizer, model)
         made = calibrated(model, ids, bits.group, bits.method)
-    quantize(model, bits.bits, bits.group, bits.embedding_bits, made)
+    if trained_bits(checkpoint):  # it is in integers as it was trained
+        before = sum(t.nbytes for t in checkpoint["model"].values())
+    else:
+        quantize(model, bits.bits, bits.group, bits.embedding_bits, made)
     settings = recorded_settings(checkpoint["settings"])
     kept = {**checkpoint, "quantized": asdict(bits)}
     write(source, out, model, kept, base_of(source, which), settings)
     report(out, model, before, bits)
+
+
+def check_trained(source: Path, checkpoint: dict[str, Any], bits: Bits) -> None:
+    """Raise ValueError if a run was trained to be rounded in another way."""
+    how = trained_bits(checkpoint)
+    if how and bits != (own := Bits(*how.how)):
+        flags = f"--{how.quantize}" + f" --group {own.group}" * (own.bits == 4)
+        cure = f"{flags} --embedding-bits {own.embedding_bits}"
+        raise ValueError(f"{source} was trained for {own}; make that of it: {cure}")
 
 
 def own_state(model: TinyGPT) -> dict[str, Tensor]:

@@ -48,6 +48,12 @@ def headlines(
     yield f"model   {n:,} parameters{some}, attention by {attention}"
     if s.init:
         yield f"init    {s.init}"
+    if settings.distill.teacher:
+        how = settings.distill
+        share = f"{how.distill_alpha:g} of the loss at temperature {how.distill_temperature:g}"
+        yield f"teacher {how.teacher}, {share}"
+    if settings.quantize.bits:
+        yield f"weights rounded to {settings.quantize}"
     yield f"device  {device.describe()}"
     if cost := device.cost():
         yield f"note    {cost}"

@@ -139,6 +139,7 @@ class TrainState:
     settings: dict[str, Any]
     data: dict[str, Any]  # meta.json of the text
     source: dict[str, str] | None = None  # the run it started from (`utils.training.models`)
+    teacher: dict[str, str] | None = None  # the run it learns from, whose weights are not kept
     step: int = 0
     best_val_loss: float = math.inf
     best_step: int = 0
@@ -175,6 +176,7 @@ class TrainState:
             "model": lora_state(self.model) or model,
             "base": self.source if lora_state(self.model) else None,
             "source": self.source,
+            "teacher": self.teacher,
             "optimizer": optimizer,
             "scaler": self.scaler.state_dict(),
             **{name: getattr(self, name) for name in PROGRESS},

@@ -13,11 +13,14 @@ from torch.utils._pytree import tree_leaves
 
 from model import GPTConfig, TinyGPT
 from model.adapt.lora_config import LoRAConfig
+from model.adapt.qat import round_layers
+from model.adapt.quant_config import QuantizeConfig
 from utils.config import OptimConfig
 from utils.device import Device, peak_memory
+from utils.distill_config import DistillConfig
 from utils.training.models import adapted
-from utils.training.objective import next_token
 from utils.training.optim import make_optimizer, muon_groups
+from utils.training.teacher import objective_of
 
 
 class Ledger(TorchDispatchMode):
@@ -49,6 +52,12 @@ class Ledger(TorchDispatchMode):
         self.now -= self.held.pop(key)
 
 
+def tables_to(model: TinyGPT, device: torch.device) -> None:
+    """Move a model's tables of positions, which are made on the CPU."""
+    for name, table in list(model.named_buffers()):
+        setattr(model, name, table.to(device))
+
+
 def step_memory(
     config: GPTConfig,
     optim: OptimConfig,
@@ -56,25 +65,33 @@ def step_memory(
     batch_size: int,
     recompute: bool,
     lora: LoRAConfig | None = None,
+    distill: DistillConfig | None = None,
+    teacher: GPTConfig | None = None,
+    bits: QuantizeConfig | None = None,
 ) -> int:
     """Most bytes of tensors in a training step: weights, gradients, AdamW's state, activations.
 
-    What the allocator loses between tensors does not count.
+    A teacher and what it computes count, too; what the allocator loses between tensors does not.
     """
     from torch._subclasses.fake_tensor import FakeTensorMode  # here: importing it takes a while
 
     with FakeTensorMode(), Ledger() as ledger, device.device:
         model = TinyGPT(config)
-        for name, table in list(model.named_buffers()):  # made on the CPU
-            setattr(model, name, table.to(device.device))
+        tables_to(model, device.device)
         adapted(model, lora or LoRAConfig(), 0, device.dtype)
+        if bits and bits.bits:
+            round_layers(model, *bits.how)
         model.activation_checkpointing = recompute
         matrices = muon_groups(model) if optim.optimizer == "muon" else None
         optimizer = make_optimizer(model.parameters(), optim, matrices=matrices)
+        teaches = TinyGPT(teacher).eval().requires_grad_(False) if teacher else None
+        if teaches:
+            tables_to(teaches, device.device)
+        objective = objective_of(distill or DistillConfig(), teaches)
         idx = torch.zeros(batch_size, config.block_size, dtype=torch.long)
         for _ in range(2):  # the optimizer's state is there from the second on
             with device.autocast():
-                nats, _ = next_token(model, (idx, idx))
+                nats, _ = objective(model, (idx, idx))
             nats.backward()
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)

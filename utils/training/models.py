@@ -2,12 +2,12 @@
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 import tok
@@ -16,9 +16,10 @@ from data.store import TokenDataset
 from model import MODELS, GPTConfig, TinyGPT
 from model.adapt.lora import add_lora, frozen_to, load_lora, lora_state, merge_lora
 from model.adapt.lora_config import LoRAConfig
-from model.adapt.quant import dequantize, restore
+from model.adapt.quant import dequantize, quantize, restore
+from model.adapt.quant_config import QuantizeConfig
 from tok.storage import fingerprint
-from utils.config import Settings, recorded_settings
+from utils.config import Settings, flat, recorded_settings
 from utils.runs import RUNS, check_apart, run_dir
 from utils.training.checkpoint import fitting, load_checkpoint, model_config, same_model
 
@@ -126,17 +127,28 @@ def source_model(source: Source, config: GPTConfig, near: Path = RUNS) -> TinyGP
     return base_model(source, replace(own, block_size=config.block_size), near)
 
 
+def trained_bits(checkpoint: dict[str, Any]) -> QuantizeConfig | None:
+    """How training has rounded the weights that a checkpoint holds as they are, if it has."""
+    if checkpoint.get("quantized") or "quantize" not in checkpoint["settings"]:
+        return None
+    how = recorded_settings(checkpoint["settings"]).quantize
+    return how if how.bits else None
+
+
 def build_model(
     checkpoint: dict[str, Any], config: GPTConfig | None = None, near: Path = RUNS
 ) -> TinyGPT:
     """The model of a checkpoint, shaped by its config or another; adapters stand on their base.
 
-    A base that has been moved is looked for in the directory `near`, too.
+    A base that has been moved is looked for in the directory `near`, too. Weights that were
+    trained to be rounded are in integers.
     """
     config = config or model_config(checkpoint)
     base = checkpoint.get("base")
     if base is None:
-        return assembled(checkpoint.get("kind", "gpt"), config, checkpoint["model"])
+        model = assembled(checkpoint.get("kind", "gpt"), config, checkpoint["model"])
+        how = trained_bits(checkpoint)
+        return quantize(model, *how.how) if how else model
     model = base_model(base, config, near)
     add_lora(model, recorded_settings(checkpoint["settings"]).lora)
     load_lora(model, checkpoint["model"], any_rank=True)
@@ -192,6 +204,14 @@ def on_base(
     return model
 
 
+def spread(have: int, keep: int) -> list[int]:
+    """Which layers to keep, first and last among them: 12, 6 -> [0, 2, 4, 7, 9, 11].
+
+    As DistilBERT starts (Sanh et al. 2019, section 3): layers in between are near their neighbours.
+    """
+    return [round(i * (have - 1) / max(keep - 1, 1)) for i in range(keep)]
+
+
 def pretrained_model(
     settings: Settings, config: GPTConfig, tokenizer_sha256: str, dtype: torch.dtype, keep: bool
 ) -> tuple[TinyGPT, Source]:
@@ -206,14 +226,18 @@ def pretrained_model(
         cure = f"leave --tokenizer out, or prepare it with {run / 'tokenizer.json'}"
         raise ValueError(f"the text has another tokenizer than {run}; {cure}")
     config = replace(config, vocab_size=model_config(checkpoint).vocab_size)
+    whole = replace(config, n_layer=max(config.n_layer, model_config(checkpoint).n_layer))
     source = base_of(run, keep=keep)
     if settings.lora.lora:
+        if config.n_layer < whole.n_layer:
+            raise ValueError(f"n_layer={config.n_layer}: adapters stand on all layers of {run}")
         if checkpoint.get("base"):
             cure = "merge them: python -m utils.hub import --help"
             raise ValueError(f"{run} has adapters itself; {cure}")
         return on_base(source, config, settings, dtype, run.parent), source
     with fitting(str(run)):
-        model = in_floats(build_model(checkpoint, config, run.parent))
+        model = in_floats(build_model(checkpoint, whole, run.parent))
+    model.blocks = nn.ModuleList(model.blocks[i] for i in spread(whole.n_layer, config.n_layer))
     own = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     return assembled(checkpoint.get("kind", "gpt"), config, own), source
 
@@ -221,11 +245,11 @@ def pretrained_model(
 def check_start(last: dict[str, Any], settings: Settings) -> None:
     """Raise ValueError if a run that goes on is asked for another start, or for other adapters."""
     then = recorded_settings(last["settings"])
-    old = {"init": then.train.init, **asdict(then.lora)}
-    new = {"init": settings.train.init, **asdict(settings.lora)}
-    for name in ("init", "lora", "lora_alpha", "lora_targets", "lora_rs"):
+    old, new = flat(then), flat(settings)
+    kept = "init", "teacher", "lora", "lora_alpha", "lora_targets", "lora_rs"
+    for name in (*kept, *(f.name for f in fields(QuantizeConfig))):
         same = old[name] == new[name]
-        if name == "init" and old[name] and new[name]:
+        if name in ("init", "teacher") and old[name] and new[name]:
             same = run_dir(old[name]).resolve() == run_dir(new[name]).resolve()
         if name == "lora_alpha":
             same = then.lora.alpha == settings.lora.alpha

@@ -1,0 +1,63 @@
+"""The teacher of a distillation: a run's model that is read, never trained and never saved."""
+
+from typing import Any
+
+from model import GPTConfig, TinyGPT
+from utils.config import Settings
+from utils.distill_config import DistillConfig
+from utils.runs import check_apart, run_dir
+from utils.training.checkpoint import fitting, load_checkpoint, model_config
+from utils.training.distill import Distillation
+from utils.training.models import (
+    Source,
+    base_of,
+    build_model,
+    checkpoint_path,
+    find_base,
+    in_floats,
+)
+from utils.training.objective import Objective, next_token
+
+
+def check_teacher(run: str, checkpoint: dict[str, Any], tokenizer_sha256: str, T: int) -> None:
+    """Raise ValueError if a teacher reads other tokens than its student, or fewer at once."""
+    if checkpoint["data"]["tokenizer_sha256"] != tokenizer_sha256:
+        cure = f"--tokenizer {run}/tokenizer.json"
+        raise ValueError(f"the teacher {run} has another tokenizer than the student; {cure}")
+    config = model_config(checkpoint)
+    if config.block_size < T and not config.slides:
+        most = config.block_size
+        raise ValueError(f"block_size={T}, but the teacher {run} reads {most}; lower it to {most}")
+
+
+def taught_by(
+    settings: Settings, tokenizer_sha256: str, last: dict[str, Any] | None, keep: bool
+) -> tuple[TinyGPT | None, Source | None]:
+    """The teacher's model, frozen and in floats, and its run with the hash of its weights; or None.
+
+    A run that goes on from `last` must have the very teacher that it began with. Raises ValueError
+    for one that does not fit, or has changed.
+    """
+    name, own = settings.distill.teacher, run_dir(settings.train.run)
+    if not name:
+        return None, None
+    check_apart(own, run_dir(name), "--teacher")
+    source = base_of(run_dir(name), keep=keep) if last is None else last["teacher"]
+    run = find_base(source, own.parent)
+    checkpoint = load_checkpoint(checkpoint_path(run, source["ckpt"]), mmap=True)
+    check_teacher(str(run), checkpoint, tokenizer_sha256, settings.model.block_size)
+    with fitting(str(run)):
+        model = in_floats(build_model(checkpoint, near=run.parent))
+    return model.eval().requires_grad_(False), source
+
+
+def objective_of(distill: DistillConfig, teacher: TinyGPT | None) -> Objective:
+    """What a training minimises, with its teacher or without one."""
+    if teacher is None:
+        return next_token
+    return Distillation(teacher, distill.distill_alpha, distill.distill_temperature)
+
+
+def config_of(teacher: TinyGPT | None) -> GPTConfig | None:
+    """The shape of a teacher, if there is one."""
+    return teacher.config if teacher else None
