@@ -26,8 +26,8 @@ ORDER = {  # inside a room: what stands earlier may not import what stands later
     "convert numpy_gpt",
     "data": "text hashes download store encode overlap phases loader permutation sampler prepare "
     "mixture plots stories",
-    "utils": "device recipe distill_config config runs distributed training writing reporting hub ladder "
-    "bench compress flags session forecast spread sweep serve",
+    "utils": "device recipe distill_config config runs distributed training writing reporting hub "
+    "ladder bench compress flags session forecast spread sweep serve",
 }
 COMMANDS = {"chaos", "compare", "doctor", "exercises", "failures", "judge", "look"}  # python -m
 COMMANDS |= {"notebooks", "plot", "settings_table", "tokenizer_report"}  # they stand on top of all
