@@ -77,6 +77,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     from model import few_rows
     from model.adapt.quant import count
     from utils.device import pick_device
+    from utils.native import with_native
     from utils.training.models import load_model
     from utils.writing.novelty import novelty, training_text, training_words
     from utils.writing.ways import adapters_on_and_off, check_adapters, tell_limits, write
@@ -88,7 +89,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     end = end_id(checkpoint["data"], tokenizer)
     tell_limits(a, model, tokenizer, prompts, end)
     note(f"{path}/{a.ckpt}.pt, step {checkpoint['step']}, {count(model):,} parameters")
-    few_rows(model.to(device).eval(), 1 if a.show_probs else len(prompts))
+    few_rows(with_native(model.to(device).eval()), 1 if a.show_probs else len(prompts))
     for _ in adapters_on_and_off(a, model):
         written = write(a, model, tokenizer, prompts, end, template)
     if training:

@@ -32,9 +32,9 @@ def slow_gptq(w, H, group):
             if j % group == 0:
                 part = row[j : j + group].float()
                 scale = ((part.max() - part.min()) / 15).half()
-                zero = (part.min() + 8 * scale.float()).half()
-            q = ((row[j] - zero) / scale + 8).round().clamp(0, 15)
-            out[i, j] = (q - 8) * scale + zero
+                zero = part.min().half()
+            q = ((row[j] - zero) / scale).round().clamp(0, 15)
+            out[i, j] = q * scale + zero
             row = row - (row[j] - out[i, j]) / inverse[j, j] * inverse[j]
             inverse = inverse - torch.outer(inverse[:, j], inverse[j]) / inverse[j, j]
             inverse[j] = inverse[:, j] = 0

@@ -54,9 +54,9 @@ def by_numpy(w, bits, group):
         for j in range(0, len(row), group):
             g = row[j : j + group]
             scale = f(np.float16((g.max() - g.min()) / f(15)))
-            zero = f(np.float16(g.min() + 8 * scale))
-            q = np.clip(np.rint((g - zero) / (scale or f(1)) + 8), 0, 15)
-            out[i, j : j + group] = scale * (q - 8) + zero
+            zero = f(np.float16(g.min()))
+            q = np.clip(np.rint((g - zero) / (scale or f(1))), 0, 15)
+            out[i, j : j + group] = scale * q + zero
     return out
 
 
@@ -78,8 +78,8 @@ def test_numbers_by_hand():
     assert codes.scale.tolist() == [[1.0], [0.0]]
     assert values(codes).tolist() == [[127.0, -1.0, 1.0, 4.0], [0.0, 0.0, 0.0, 0.0]]
     w = torch.cat((torch.tensor([[-3.0, 27.0, 0.9, 1.1]]), torch.zeros(1, 28)), 1)
-    codes = int4_codes(w, 32)  # 16 values from -3 to 27: 2 apart, the ninth is 13
-    assert (codes.scale.tolist(), codes.zero.tolist()) == ([[2.0]], [[13.0]])
+    codes = int4_codes(w, 32)  # 16 values from -3 to 27, 2 apart
+    assert (codes.scale.tolist(), codes.zero.tolist()) == ([[2.0]], [[-3.0]])
     assert unpacked(codes.q)[0, :4].tolist() == [0, 15, 2, 2]
     assert values(codes)[0, :4].tolist() == [-3.0, 27.0, 1.0, 1.0]
 

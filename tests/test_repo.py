@@ -22,12 +22,12 @@ NUMPY = {"numpy"}  # for model/numpy_gpt, which has it in place of torch
 EXTRAS = {"tiktoken", "tokenizers"}  # imported where asked for, never needed
 ORDER = {  # inside a room: what stands earlier may not import what stands later
     "tok": "base ids special pieces files cli storage char bpe",
-    "model": "setting rope_scaling config norm positions attention gpt inside generation adapt "
-    "convert numpy_gpt",
+    "model": "setting rope_scaling config norm positions attention gpt inside native generation "
+    "adapt convert numpy_gpt",
     "data": "text hashes download store encode overlap phases loader permutation sampler prepare "
     "mixture plots stories",
-    "utils": "device recipe distill_config config runs distributed training writing reporting hub "
-    "ladder bench compress flags session forecast spread sweep serve",
+    "utils": "device recipe distill_config config runs distributed training writing native "
+    "reporting hub ladder bench compress flags session forecast spread sweep serve",
 }
 COMMANDS = {"chaos", "compare", "doctor", "exercises", "failures", "judge", "look"}  # python -m
 COMMANDS |= {"notebooks", "plot", "settings_table", "tokenizer_report"}  # they stand on top of all

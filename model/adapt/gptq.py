@@ -43,7 +43,7 @@ def gptq_codes(w: Tensor, H: Tensor, group: int) -> Codes:
             zeros.append(zero)
         column = rest[:, j : j + 1]
         q[:, j : j + 1] = nearest(column, scale, zero)
-        kept = (q[:, j : j + 1] - 8) * scale.float() + zero.float()
+        kept = q[:, j : j + 1] * scale.float() + zero.float()
         rest[:, j + 1 :] -= (column - kept) / U[j, j] * U[j, j + 1 :]
     found, plain = Codes(packed(q), torch.cat(scales, 1), torch.cat(zeros, 1)), int4_codes(w, group)
     better = error(w, values(found), H) <= error(w, values(plain), H)

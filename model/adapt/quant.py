@@ -1,12 +1,12 @@
 """Quantized layers: a finished model's weights as 8- or 4-bit integers, and back.
 
-A product with few rows is torch's own kernel's, which reads the integers; the activations are
-rounded to bfloat16 there. With more rows, or where the kernel is missing, weights are made float32
-again for the product. `quantize` replaces layers, `dequantize` puts nn.Linear back, with what the
-integers stand for.
+A product with few rows is a kernel's, which reads the integers: our library's (`model.native`), if
+a layer was given that, else torch's, which rounds activations to bfloat16. With more rows, or
+without a kernel, weights are made float32 again for the product. `quantize` replaces layers,
+`dequantize` puts nn.Linear back, with what the integers stand for.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -18,6 +18,7 @@ from model.gpt import TinyGPT, is_plain
 
 ROWS = 32  # with more, a product of float32 is as fast on AVX2, though weights are made anew
 PARTS = "q", "scale", "zero"
+LAID_OUT = "laid_out", "kernel_scale"
 aten = torch.ops.aten
 
 
@@ -57,6 +58,9 @@ class Quantized(nn.Module):
 class QuantLinear(Quantized, nn.Linear):  # type: ignore[override]  # the weight is made
     """nn.Linear with a weight in integers."""
 
+    laid_out: Tensor | None
+    kernel_scale: Tensor | None
+
     def __init__(self, codes: Codes, bias: nn.Parameter | None = None) -> None:
         nn.Module.__init__(self)  # nn.Linear's own would make a weight
         self.out_features, self.in_features = codes.shape
@@ -65,16 +69,22 @@ class QuantLinear(Quantized, nn.Linear):  # type: ignore[override]  # the weight
         self.ready()
 
     def ready(self) -> None:
+        """Note which kernel there is; weights are laid out for it when it is first used."""
+        self.kernel = kernel_for(self.codes)
+        self.native: Callable[[Tensor], Tensor] | None = None
+        for name in LAID_OUT:
+            self.register_buffer(name, None, persistent=False)
+
+    def lay_out(self) -> None:
         """Lay 4 bits out as this CPU's kernel reads them; another CPU's layout differs."""
         codes, q, scale = self.codes, self.q, torch.ones(len(self.q), dtype=torch.bfloat16)
-        self.kernel = kernel_for(codes)
-        if self.kernel and codes.zero is not None:
+        if codes.zero is not None:
             q = aten._convert_weight_to_int4pack_for_cpu(unpacked(codes.q).int(), 1)
             q = q.clone()  # into the room of the int32 integers: else memory grows by them
-            pairs = torch.stack((codes.scale, codes.zero), -1)  # (N,G,2)
+            middle = codes.zero.float() + 8 * codes.scale.float()  # its zero is what 8 stands for
+            pairs = torch.stack((codes.scale, middle), -1)  # (N,G,2)
             scale = pairs.transpose(0, 1).contiguous().bfloat16()
-        self.register_buffer("laid_out", q if self.kernel else None, persistent=False)
-        self.register_buffer("kernel_scale", scale if self.kernel else None, persistent=False)
+        self.laid_out, self.kernel_scale = q, scale
 
     def _load_from_state_dict(self, *args: Any) -> None:
         super()._load_from_state_dict(*args)
@@ -84,7 +94,11 @@ class QuantLinear(Quantized, nn.Linear):  # type: ignore[override]  # the weight
         """x W^T + b, (...,in_features) -> (...,out_features)."""
         rows = x.numel() // self.in_features
         learns = x.requires_grad and torch.is_grad_enabled()  # the kernels have no gradient
-        if not self.kernel or not 0 < rows <= ROWS or not x.is_cpu or learns:
+        few = 0 < rows <= ROWS and x.is_cpu and not learns
+        if few and self.native is not None:
+            y = self.native(x.reshape(rows, -1).float())  # with the bias
+            return y.to(x.dtype).view(*x.shape[:-1], -1)
+        if not few or not self.kernel:
             return F.linear(x, self.weight.to(x.dtype), self.bias)
         y = self.product(x.reshape(rows, -1).bfloat16())
         y = y if self.bias is None else y + self.bias
@@ -92,6 +106,8 @@ class QuantLinear(Quantized, nn.Linear):  # type: ignore[override]  # the weight
 
     def product(self, x: Tensor) -> Tensor:
         """x W^T by the kernel, bfloat16 (rows,in_features) -> (rows,out_features)."""
+        if self.laid_out is None:
+            self.lay_out()
         if self.zero is None:  # scales in float32, after the sum: exact
             return aten._weight_int8pack_mm(x, self.laid_out, self.kernel_scale) * self.scale[:, 0]
         group = self.in_features // self.scale.size(1)

@@ -1,7 +1,7 @@
 """Weights as small integers: 8 bits with a scale a row, 4 bits with scale and zero a group.
 
 8 bits: w = s q, q in -127..127, s = max |w| / 127 of a row (an output channel).
-4 bits: w = s (q - 8) + z, q in 0..15, s = (max - min) / 15 of a `group` of neighbours in a row.
+4 bits: w = s q + z, q in 0..15, s = (max - min) / 15, z = min of a `group` of neighbours in a row.
 Letters: N rows (outputs), K columns (inputs), G = K / group.
 """
 
@@ -113,14 +113,13 @@ def grid(w: Tensor) -> tuple[Tensor, Tensor]:
     Both are (...,1) for w (...,group).
     """
     low, high = w.amin(-1, keepdim=True), w.amax(-1, keepdim=True)
-    scale = ((high - low) / 15).half()
-    return scale, (low + 8 * scale.float()).half()
+    return ((high - low) / 15).half(), low.half()
 
 
 def nearest(w: Tensor, scale: Tensor, zero: Tensor) -> Tensor:
     """The integers 0..15, as floats, whose values are nearest to w."""
     scale, zero = scale.float(), zero.float()
-    return ((w - zero) / nonzero(scale) + 8).round().clamp(0, 15)
+    return ((w - zero) / nonzero(scale)).round().clamp(0, 15)
 
 
 def int4_codes(w: Tensor, group: int) -> Codes:
@@ -147,7 +146,7 @@ def values(codes: Codes) -> Tensor:
     N, K = codes.shape
     scale, zero = codes.scale.float()[..., None], codes.zero.float()[..., None]  # (N,G,1)
     w = unpacked(codes.q).float().view(N, -1, codes.group)
-    return w.sub_(8).mul_(scale).add_(zero).view(N, K)  # in place: memory is what takes the time
+    return w.mul_(scale).add_(zero).view(N, K)  # in place: memory is what takes the time
 
 
 def rounded(w: Tensor, bits: int, group: int) -> Tensor:
@@ -158,4 +157,4 @@ def rounded(w: Tensor, bits: int, group: int) -> Tensor:
         return (w / nonzero(scale)).round() * scale
     groups = w.unflatten(1, (-1, group))  # (N,G,group)
     scale, zero = grid(groups)
-    return ((nearest(groups, scale, zero) - 8) * scale.float() + zero.float()).flatten(1)
+    return (nearest(groups, scale, zero) * scale.float() + zero.float()).flatten(1)

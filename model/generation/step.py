@@ -16,6 +16,7 @@ from torch.nn.modules import module
 
 from model.attention import CausalSelfAttention, LayerCache, Rope
 from model.generation.cache import KVCache
+from model.generation.native_step import NativeBlocks, can_step_natively
 from model.gpt import MLP, Block, TinyGPT, is_plain
 from model.norm import Norm
 
@@ -130,6 +131,7 @@ class TokenStep:
     def __init__(self, model: TinyGPT) -> None:
         self.model = model
         self.blocks = [StepBlock(block) for block in model.blocks if isinstance(block, Block)]
+        self.native = NativeBlocks(model) if can_step_natively(model) else None
         self.seconds: dict[bool, list[float]] = {True: [], False: []}  # by one thread, by all
         self.alone, self.taken = True, 0
 
@@ -162,9 +164,16 @@ class TokenStep:
         """Do the work of a call."""
         positions, before = cache.open(*idx.shape), cache.remember(idx)
         x = self.model.embed(idx, positions, before)[:, 0]
-        turns = self.model.config.pos == "rope"
-        rope = rotation(self.model.rope(1, positions)) if turns else None
-        for block, layer in zip(self.blocks, cache.layers, strict=True):
-            x = block(x, rope, layer)
+        rope = self.model.rope(1, positions) if self.model.config.pos == "rope" else None
+        x = self.through(x, rope, cache)
         cache.advance(1)
         return self.model.norm(x)[:, None]
+
+    def through(self, x: Tensor, rope: Rope | None, cache: KVCache) -> Tensor:
+        """The residual stream x (B,C) after all blocks."""
+        if self.native is not None and self.native.takes(x, cache):
+            return self.native(x, rope, cache)
+        turns = None if rope is None else rotation(rope)
+        for block, layer in zip(self.blocks, cache.layers, strict=True):
+            x = block(x, turns, layer)
+        return x

@@ -44,6 +44,7 @@ from utils.bench.serving import (
 from utils.bench.timing import summary, take_turns
 from utils.bench.workloads import Shape, gpt, peak_of_steps, stepper, writer
 from utils.device import Device
+from utils.native import with_native
 from utils.runs import run_dir
 from utils.training.models import in_floats, load_model, merged
 
@@ -162,8 +163,9 @@ def bench_write(a: Namespace, device: Device, limits: Limits, say: Say) -> Itera
 
 def bench_run(a: Namespace, device: Device, limits: Limits, say: Say) -> Iterator[Race]:
     """A run of one's own writes the likeliest tokens after prompts, beside transformers."""
-    model = few_rows(merged(load_model(run_dir(a.run))[0]).to(device.device)).eval()
+    model = merged(load_model(run_dir(a.run))[0]).to(device.device).eval()
     floats = in_floats(copy.deepcopy(model))  # of a quantized run, too
+    few_rows(with_native(model))
     c, peer = model.config, same_in_transformers(floats, say)
     for T in (T for T in PROMPTS if c.block_size >= T + ANSWER):
         prompt = torch.randint(c.vocab_size, (1, T), generator=torch.Generator().manual_seed(0))
@@ -243,7 +245,7 @@ def bench_serve(a: Namespace, device: Device, limits: Limits, say: Say) -> Itera
             other = partial(in_transformers, peer, tokenizer)
             contenders["transformers"] = in_turn(other, prompts)
         yield Race(f"{CLIENTS} x {WRITTEN} tokens", contenders, CLIENTS * WRITTEN, warmup=1)
-        alone = few_rows(merged(model).to(device.device)).eval()
+        alone = few_rows(with_native(merged(model).to(device.device))).eval()
         one: dict[str, Any] = {"generate": partial(write_after, alone, tokenizer, prompts[0])}
         one |= {f"{n}client": partial(c.ask, prompts[0], ANSWER) for n, c in clients.items()}
         yield Race(f"one text, {ANSWER} tokens", one, ANSWER, warmup=1)

@@ -26,6 +26,7 @@ from model.adapt.rounding import check_group
 from tok import Tokenizer
 from utils.bench.timing import peak_added, take_turns
 from utils.compress.quantized import Bits, compress, size_of
+from utils.native import with_native
 from utils.training.models import load_model, merged
 
 TOKENS, WINDOW, WRITTEN, PROMPT, ROWS = 4096, 1024, 32, 256, 8
@@ -87,7 +88,7 @@ def equal_share(a: list[list[int]], b: list[list[int]]) -> float:
 
 def loaded(run: Path) -> TinyGPT:
     """A run's model, ready to write as sample.py has it."""
-    return few_rows(merged(load_model(run)[0]).eval())
+    return few_rows(with_native(merged(load_model(run)[0]).eval()))
 
 
 def write_some(run: str) -> None:

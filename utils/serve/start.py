@@ -15,6 +15,7 @@ from model import few_rows
 from model.adapt.packed_linear import packed
 from model.generation.engine import Engine
 from utils.device import pick_device
+from utils.native import with_native
 from utils.serve.app import make_app
 from utils.serve.errors import Stopping
 from utils.serve.guard import LOCAL, Limits
@@ -70,7 +71,9 @@ async def close_idle(server: uvicorn.Server, pace: float) -> None:
 
 def make_engine(served: Mapping[str, Served], a: Namespace) -> Engine:
     """An engine of models, whose weights are laid out as this machine multiplies them fastest."""
-    models = {name: packed(few_rows(one.model), a.rows) for name, one in served.items()}
+    models = {
+        name: packed(few_rows(with_native(one.model)), a.rows) for name, one in served.items()
+    }
     return Engine(models, rows=a.rows, queue=a.queue, prefix_bytes=a.prefix_mb * 1_000_000)
 
 

@@ -24,7 +24,7 @@ function bytesOf(base64) {
 
 /** The tensors of a file by name. `table` says [name, shape, "f32" | "f16" | "int8" | "int4", offset].
     int8 has a float32 for each row before its bytes, by which they are multiplied. int4 has 0..15,
-    two a byte, after scales and zeros in float16, one for 32 weights each: s (q - 8) + z. */
+    two a byte, after scales and zeros in float16, one for 32 weights each: s q + z. */
 function unpackTensors(table, bytes) {
   const half = halfTable();
   const tensors = {};
@@ -43,7 +43,7 @@ function unpackTensors(table, bytes) {
       const q = new Uint8Array(part(4 * groups, size / 2));
       const code = (i) => (q[i >> 1] >> (4 * (i & 1))) & 15;
       tensors[name] = Float32Array.from({ length: size }, (_, i) =>
-        scale[i >> 5] * (code(i) - 8) + zero[i >> 5]);
+        scale[i >> 5] * code(i) + zero[i >> 5]);
     } else {
       const rows = shape[0], cols = size / rows;
       const scale = new Float32Array(part(0, 4 * rows));
