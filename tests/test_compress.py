@@ -2,6 +2,7 @@
 
 import json
 import math
+import sys
 
 import pytest
 import torch
@@ -287,3 +288,44 @@ def test_bad_input_of_a_table(float_run, text_file, error_of):
 
 def test_memory_is_measured_in_a_process_of_its_own(float_run):
     assert table.peak_of(float_run) > 0
+
+
+FAKE = '''#!{python}
+"""What llama-cpp-python is asked for, without it: a fake of the worker's answers."""
+import json, sys
+import numpy as np
+for line in sys.stdin:
+    job = json.loads(line)
+    if job["do"] == "quantize":
+        open(job["out"], "wb").write(b"GGUF" * {{"Q8_0": 4, "Q4_1": 3, "Q4_0": 2}}[job["type"]])
+    if job["do"] == "score":
+        np.save(job["out"], np.zeros((len(job["ids"]), 300), np.float32))
+    answers = {{"write": [7] * job.get("n", 0), "peak": 3_000_000}}
+    print(json.dumps(answers.get(job["do"])), flush=True)
+'''
+
+
+def test_llama_cpp_gets_rows_in_the_same_table(float_run, text_file, capsys, monkeypatch, tmp_path):
+    """By a fake, since few machines have llama.cpp: what it is asked for, and where answers go."""
+    fake = tmp_path / "python"
+    fake.write_text(FAKE.format(python=sys.executable), encoding="utf-8")
+    fake.chmod(0o755)
+    monkeypatch.setattr(table, "RUNS", 1)
+    monkeypatch.setattr(table, "peak_of", lambda run: 5_000_000)
+    main(["whole", "--int8", "--out", "small"])
+    capsys.readouterr()
+    main(["whole", "small", "--table", "--data", str(text_file), "--llama", str(fake)])
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()[1:6]]
+    assert [row[:2] for row in rows[2:]] == [["llama.cpp", k] for k in ("Q8_0", "Q4_1", "Q4_0")]
+    assert rows[2][3:4] == ["3"]
+    assert rows[2][5] == "-"
+    assert rows[2][7] == "300.00"  # equal logits of 300 tokens
+
+
+def test_a_python_without_llama_cpp(float_run, text_file, error_of):
+    flags = "whole", "--table", "--data", text_file, "--llama"
+    assert "No such file" in error_of(main, *flags, "no-such-python")
+    assert "is llama-cpp-python there?" in error_of(main, *flags, sys.executable)
+    assert "--llama goes with --table" in error_of(
+        main, "whole", "--int8", "--llama", "x", "--out", "y"
+    )

@@ -8,6 +8,7 @@ python -m utils.compress my --prune wanda --sparsity 0.5 --calibrate my.txt --ou
 python -m utils.compress my --prune layers --drop 1 --calibrate my.txt --out short
 python -m utils.compress my --table --data my.txt       # the run, in 8 and in 4 bits
 python -m utils.compress my my8 my4 --table --data my.txt
+python -m utils.compress my --table --data my.txt --llama llamaenv/bin/python  # and llama.cpp
 """
 
 from argparse import Namespace
@@ -42,6 +43,8 @@ def parse(argv: Sequence[str] | None) -> Namespace:
     p.add_argument("--force", action="store_true", help="prune even if the loss blows up")
     p.add_argument("--out", metavar="RUN", help="the run to make")
     p.add_argument("--data", metavar="FILE", help="the text that --table scores")
+    about = "a Python with llama-cpp-python: llama.cpp's types of the first run, too"
+    p.add_argument("--llama", metavar="PYTHON", help=about)
     p.add_argument("--ckpt", default="best", choices=("best", "last"), help="which checkpoint")
     a = p.parse_args(argv)
     check(a)
@@ -52,6 +55,8 @@ def check(a: Namespace) -> None:
     """Raise ValueError for flags that do not go together."""
     if a.table != bool(a.data):
         raise ValueError("--table goes with --data FILE, the text that is scored")
+    if a.llama and not a.table:
+        raise ValueError("--llama goes with --table, which puts llama.cpp beside the runs")
     if a.table == bool(a.out):
         raise ValueError("--out RUN names the run to make; --table makes none")
     if not a.table and len(a.source) > 1:
@@ -85,7 +90,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if a.table:
         from utils.compress.table import print_table
 
-        print_table([run_dir(name) for name in a.source], Path(a.data))
+        print_table([run_dir(name) for name in a.source], Path(a.data), a.llama)
         return
 
     text = Path(a.calibrate) if a.calibrate else None

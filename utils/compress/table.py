@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,11 +26,12 @@ from model.adapt.quant import count
 from model.adapt.rounding import check_group
 from tok import Tokenizer
 from utils.bench.timing import peak_added, take_turns
+from utils.compress.llama import WRITTEN, Llama, peers
 from utils.compress.quantized import Bits, compress, size_of
 from utils.native import with_native
 from utils.training.models import load_model, merged
 
-TOKENS, WINDOW, WRITTEN, PROMPT, ROWS = 4096, 1024, 32, 256, 8
+TOKENS, WINDOW, PROMPT, ROWS = 4096, 1024, 256, 8
 RUNS, SECONDS = 5, 60.0  # rounds of a race, and when it ends before that
 WORTH = 1.05  # times the first run's speed, from which on a run counts as faster
 SIZES, SPEEDS = ("params", "zeros", "MB", "peak MB"), ("tok/s", f"tok/s x{ROWS}", "prefill")
@@ -103,19 +105,53 @@ def peak_of(run: Path) -> int:
         return pool.apply(peak_added, (write_some, (str(run),), ("",)))
 
 
-def rates(
-    models: dict[str, TinyGPT], work: Callable[[TinyGPT], object], n: int
-) -> dict[str, float]:
-    """Tokens per second of each model, which take turns; n tokens a call."""
-    calls = {name: partial(work, model) for name, model in models.items()}
-    seconds = take_turns(calls, RUNS, warmup=1, limit=SECONDS)
-    return {name: n / statistics.median(s) for name, s in seconds.items()}
-
-
 @torch.inference_mode()
 def read(prompt: Tensor, model: TinyGPT) -> Tensor:
     """Logits after a prompt (1,T)."""
     return model.head(model.hidden_states(prompt)[:, -1])
+
+
+class Ours:
+    """A run's model, which does what the table measures; Llama does the same."""
+
+    batches = True
+
+    def __init__(self, run: Path) -> None:
+        self.run, self.model = run, loaded(run)
+
+    def write(self, prompts: Tensor) -> list[list[int]]:
+        """WRITTEN likeliest tokens after prompts (B,T)."""
+        return written(self.model, prompts)
+
+    def read(self, prompt: Tensor) -> object:
+        """Read a prompt (1,T)."""
+        return read(prompt, self.model)
+
+    def log_probabilities(self, ids: Tensor, T: int) -> Tensor:
+        """Of the token after each of ids (N+1,), read in windows of T: (N,V)."""
+        return log_probabilities(self.model, ids, T)
+
+    def weights(self) -> tuple[str, str]:
+        """How many there are, and the share of zeros among them."""
+        return f"{count(self.model) / 1e6:.2f}M", f"{zeros_of(self.model):.0%}"
+
+    def size(self) -> int:
+        """Bytes of the weights."""
+        return size_of(self.model)
+
+    def peak(self) -> int:
+        """Bytes that loading and writing add to a process."""
+        return peak_of(self.run)
+
+
+Contenders = dict[str, Ours | Llama]
+
+
+def rates(contenders: Contenders, work: Callable[[Any], object], n: int) -> dict[str, float]:
+    """Tokens per second of each, which take turns; n tokens a call."""
+    calls = {name: partial(work, one) for name, one in contenders.items()}
+    seconds = take_turns(calls, RUNS, warmup=1, limit=SECONDS)
+    return {name: n / statistics.median(s) for name, s in seconds.items()}
 
 
 def variants(run: Path, folder: Path) -> Iterator[Path]:
@@ -134,43 +170,47 @@ def variants(run: Path, folder: Path) -> Iterator[Path]:
         yield folder / name
 
 
-def table(runs: Sequence[Path], text: Path) -> list[list[str]]:
-    """Rows of the table, as HEAD says; of one run also what it becomes in 8 and 4 bits."""
-    with tempfile.TemporaryDirectory() as folder:
-        found = list(runs) if len(runs) > 1 else list(variants(runs[0], Path(folder)))
-        return rows_of({run.name: run for run in found}, text)
+def table(runs: Sequence[Path], text: Path, llama: str | None = None) -> list[list[str]]:
+    """Rows of the table, as HEAD says; of one run also what it becomes in 8 and 4 bits.
+
+    `llama` is a Python that has llama.cpp, which gets rows of its own types of the first run.
+    """
+    with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
+        folder = Path(name)
+        found = list(runs) if len(runs) > 1 else list(variants(runs[0], folder))
+        models = {run.name: Ours(run) for run in found}
+        T = min(WINDOW, *(one.model.config.block_size for one in models.values()))
+        beside = stack.enter_context(peers(runs[0], llama, T, folder)) if llama else {}
+        return rows_of({**models, **beside}, scored_ids(text, load_model(runs[0])[1], T), T)
 
 
-def rows_of(runs: dict[str, Path], text: Path) -> list[list[str]]:
-    """A row for each run; the first is what the others are compared with."""
-    first = next(iter(runs.values()))
-    models = {name: loaded(run) for name, run in runs.items()}
-    T = min(WINDOW, *(m.config.block_size for m in models.values()))
-    ids = scored_ids(text, load_model(first)[1], T)
+def rows_of(contenders: Contenders, ids: Tensor, T: int) -> list[list[str]]:
+    """A row for each; the first is what the others are compared with. ids (N+1,) are scored."""
+    first = next(iter(contenders))
     prompts = ids[: ROWS * 16].view(ROWS, 16) if len(ids) > ROWS * 16 else ids[None, :4]
     prompt = ids[None, : min(PROMPT, T)]
-    one = rates(models, partial(written, prompts=prompts[:1]), WRITTEN)
-    many = rates(models, partial(written, prompts=prompts), WRITTEN * len(prompts))
-    prefill = rates(models, partial(read, prompt), prompt.numel())
+    together = {name: one for name, one in contenders.items() if one.batches}
+    one = rates(contenders, lambda c: c.write(prompts[:1]), WRITTEN)
+    many = rates(together, lambda c: c.write(prompts), WRITTEN * len(prompts))
+    prefill = rates(contenders, lambda c: c.read(prompt), prompt.numel())
     reference, texts, rows = None, None, []
-    for name, model in models.items():
-        logits, own = log_probabilities(model, ids, T), written(model, prompts)
+    for name, model in contenders.items():
+        logits, own = model.log_probabilities(ids, T), model.write(prompts)
         reference, texts = (logits, own) if reference is None else (reference, texts)
         near = nearness(reference, logits, ids[1:])
-        peak = peak_of(runs[name])
-        slow = name != first.name and one[name] < WORTH * one[first.name]
-        figures = [f"{count(model) / 1e6:.2f}M", f"{zeros_of(model):.0%}"]
-        figures += [f"{size_of(model) / 1e6:.1f}", f"{peak / 1e6:.0f}"]
-        figures += [f"{rate:.0f}" for rate in (one[name], many[name], prefill[name])]
+        slow = name != first and one[name] < WORTH * one[first]
+        figures = [*model.weights(), f"{model.size() / 1e6:.1f}", f"{model.peak() / 1e6:.0f}"]
+        figures += [f"{one[name]:.0f}", f"{many[name]:.0f}" if name in many else "-"]
+        figures += [f"{prefill[name]:.0f}"]
         figures += [f"{near.ppl:.2f}", f"{near.kl:.4f}", f"{near.top1:.1%}"]
         figures += [f"{equal_share(texts or own, own):.0%}", "  not faster" * slow]
         rows.append([name, *figures])
     return rows
 
 
-def print_table(runs: Sequence[Path], text: Path) -> None:
+def print_table(runs: Sequence[Path], text: Path, llama: str | None = None) -> None:
     """Print the table, and what its columns are."""
-    rows = table(runs, text)
+    rows = table(runs, text, llama)
     width = max(len(row[0]) for row in rows)
     for row in (list(HEAD), *rows):
         print(f"{row[0]:{width}}" + "".join(f"{cell:>10}" for cell in row[1:]))
