@@ -317,9 +317,10 @@ def test_llama_cpp_gets_rows_in_the_same_table(float_run, text_file, capsys, mon
     main(["whole", "small", "--table", "--data", str(text_file), "--llama", str(fake)])
     rows = [line.split() for line in capsys.readouterr().out.splitlines()[1:6]]
     assert [row[:2] for row in rows[2:]] == [["llama.cpp", k] for k in ("Q8_0", "Q4_1", "Q4_0")]
-    assert rows[2][3:4] == ["3"]
-    assert rows[2][5] == "-"
-    assert rows[2][7] == "300.00"  # equal logits of 300 tokens
+    assert rows[2][2:4] == ["-", "-"]
+    assert rows[2][5] == "3"
+    assert rows[2][7] == "-"
+    assert rows[2][9] == "300.00"  # equal logits of 300 tokens
 
 
 def test_a_python_without_llama_cpp(float_run, text_file, error_of):
