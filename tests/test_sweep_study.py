@@ -125,6 +125,11 @@ def test_without_optuna_the_extra_is_named(monkeypatch, error_of):
     assert said == "error: optuna is not installed; pip install -e '.[sweep]'"
 
 
+def test_a_storage_that_does_not_answer_is_one_line(error_of):
+    flags = ["--lr", "1e-3", "1e-2", "--storage", "nosuch://x"]
+    assert "storage=nosuch://x: " in error_of(script.main, "--optuna", "2", *flags)
+
+
 def test_sweep_searches_by_optuna(monkeypatch, capfd):
     monkeypatch.setattr(train, "run", trains)
     flags = ["--optuna", "6", "--lr", "1e-3..1e-1", "--jobs", "0", "--name", "t", "--steps", "4"]

@@ -7,6 +7,7 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tok.cli import one_line
 from utils.sweep.loop import in_threads, train_point
 from utils.sweep.one_run import Pruned, Values
 from utils.sweep.space import Choices, Range, Sweep
@@ -21,12 +22,18 @@ STATUS = {"WAITING": "waiting", "RUNNING": "running", "COMPLETE": "done", "PRUNE
 
 
 def open_storage(where: str) -> Any:
-    """A database by its URL, or a journal file: SQLite locks under several processes."""
-    if "://" in where:
-        return where
-    from optuna.storages import JournalStorage
+    """A database by its URL, or a journal file: SQLite locks under several processes.
+
+    Raises ValueError with the reason if a database does not answer, or is of no known kind.
+    """
+    from optuna.storages import JournalStorage, get_storage
     from optuna.storages import journal as j
 
+    if "://" in where:
+        try:
+            return get_storage(where)
+        except Exception as e:  # each database has errors of its own
+            raise ValueError(f"storage={where}: {one_line(e)}") from e
     Path(where).parent.mkdir(parents=True, exist_ok=True)
     lock = j.JournalFileOpenLock(where) if sys.platform == "win32" else None
     return JournalStorage(j.JournalFileBackend(where, lock_obj=lock))
