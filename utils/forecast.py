@@ -11,7 +11,7 @@ from utils.training.evaluate import evaluate
 from utils.training.memory import resident, step_memory
 from utils.training.objective import next_token
 from utils.training.step import TrainStep
-from utils.training.teacher import config_of
+from utils.training.teacher import config_of, objective_of
 
 
 def forecast(settings: Settings, scratch: str) -> int:
@@ -41,7 +41,7 @@ def forecast(settings: Settings, scratch: str) -> int:
         else:
             print(f"memory      {tensors / 1e6:,.0f} MB of the device")
         batches, parts = session.sampler.draw(0), (state.optimizer, state.scaler, device)
-        step = TrainStep(state.model, session.objective, *parts)
+        step = TrainStep(state.model, objective_of(settings.distill, session.teacher), *parts)
         times = take_turns({"step": lambda: step(batches)}, runs=3, warmup=1)["step"]
         median, _ = summary(times)
         minutes = median * s.steps / 60

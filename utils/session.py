@@ -91,7 +91,6 @@ class Session:
         )
         self.keep = not scratch  # whether sums of files are remembered
         self.state = self.begin()
-        self.objective = objective_of(settings.distill, self.teacher)
 
     def precise(self, device: Device) -> Device:
         """The device with its dtype, where that is auto: bfloat16 on a CPU by rank 0's trial.
@@ -113,9 +112,7 @@ class Session:
         torch.manual_seed(s.seed)
         given = self.settings, self.data, self.last
         begun, source = first_model(*given, self.device.dtype, self.keep)
-        if self.settings.quantize.bits:
-            round_layers(begun, *self.settings.quantize.how)
-        model: Any = begun.to(self.device.device)
+        model: Any = round_layers(begun, *self.settings.quantize.how).to(self.device.device)
         model.activation_checkpointing = s.recompute
         if s.parallel == "fsdp":
             model = apply_fsdp(model, self.device, dist)
@@ -125,9 +122,7 @@ class Session:
         optimizer = make_optimizer(model.parameters(), o, matrices=matrices, dtype=dtype)
         scaler = self.device.scaler()
         settings = {**flat(self.settings), "dtype": self.device.precision}  # auto no longer
-        tokenizer = self.data.meta["tokenizer_sha256"]
-        teacher, origin = taught_by(self.settings, tokenizer, self.last, self.keep)
-        self.teacher = teacher.to(self.device.device) if teacher else None
+        self.teacher, origin = taught_by(*given, self.keep, self.device.device)
         return TrainState(model, optimizer, scaler, settings, self.data.meta, source, origin)
 
     def open(self, callbacks: Sequence[Callback]) -> None:
@@ -165,7 +160,7 @@ class Session:
         state, grad_clip = self.state, self.settings.optim.grad_clip
         parts = state.optimizer, state.scaler, self.device, grad_clip, self.dist
         model = wrap_ddp(self.model, self.dist, self.settings.train.parallel)
-        return TrainStep(model, self.objective, *parts)
+        return TrainStep(model, objective_of(self.settings.distill, self.teacher), *parts)
 
     def evaluate(self) -> tuple[Score, dict[str, Score]]:
         """Score every source's validation split: (all together, each by name)."""

@@ -43,9 +43,11 @@ class RoundedEmbedding(nn.Embedding):
 def round_layers(model: TinyGPT, bits: int, group: int = 32, embedding_bits: int = 8) -> TinyGPT:
     """Make layers compute by rounded weights, in place; gives the model.
 
-    Those that `quantize` rounds, with the same bits; parameters and their names stay. Raises
-    ValueError for a layer that has no whole groups; the model stays then.
+    Those that `quantize` rounds, with the same bits, 0 for none; parameters and their names
+    stay. Raises ValueError for a layer that has no whole groups; the model stays then.
     """
+    if not bits:
+        return model
     own = {name: bits_of(name, bits, embedding_bits) for name in places(model)}
     layers = {name: m for name, m in places(model).items() if own[name] != 32}
     for name, layer in layers.items():

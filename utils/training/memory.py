@@ -79,7 +79,7 @@ def step_memory(
         model = TinyGPT(config)
         tables_to(model, device.device)
         adapted(model, lora or LoRAConfig(), 0, device.dtype)
-        if bits and bits.bits:
+        if bits:
             round_layers(model, *bits.how)
         model.activation_checkpointing = recompute
         matrices = muon_groups(model) if optim.optimizer == "muon" else None

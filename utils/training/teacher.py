@@ -2,6 +2,9 @@
 
 from typing import Any
 
+import torch
+
+from data.store import TokenDataset
 from model import GPTConfig, TinyGPT
 from utils.config import Settings
 from utils.distill_config import DistillConfig
@@ -31,7 +34,11 @@ def check_teacher(run: str, checkpoint: dict[str, Any], tokenizer_sha256: str, T
 
 
 def taught_by(
-    settings: Settings, tokenizer_sha256: str, last: dict[str, Any] | None, keep: bool
+    settings: Settings,
+    data: TokenDataset,
+    last: dict[str, Any] | None,
+    keep: bool,
+    device: torch.device,
 ) -> tuple[TinyGPT | None, Source | None]:
     """The teacher's model, frozen and in floats, and its run with the hash of its weights; or None.
 
@@ -45,10 +52,10 @@ def taught_by(
     source = base_of(run_dir(name), keep=keep) if last is None else last["teacher"]
     run = find_base(source, own.parent)
     checkpoint = load_checkpoint(checkpoint_path(run, source["ckpt"]), mmap=True)
-    check_teacher(str(run), checkpoint, tokenizer_sha256, settings.model.block_size)
+    check_teacher(str(run), checkpoint, data.meta["tokenizer_sha256"], settings.model.block_size)
     with fitting(str(run)):
         model = in_floats(build_model(checkpoint, near=run.parent))
-    return model.eval().requires_grad_(False), source
+    return model.eval().requires_grad_(False).to(device), source
 
 
 def objective_of(distill: DistillConfig, teacher: TinyGPT | None) -> Objective:
