@@ -118,9 +118,8 @@ class Session:
             model = apply_fsdp(model, self.device, dist)
         dist.reseed(s.seed)
         matrices = muon_groups(model) if o.optimizer == "muon" else None
-        dtype = self.device.dtype
-        optimizer = make_optimizer(model.parameters(), o, matrices=matrices, dtype=dtype)
-        scaler = self.device.scaler()
+        how: dict[str, Any] = {"matrices": matrices, "dtype": self.device.dtype}
+        optimizer, scaler = make_optimizer(model.parameters(), o, **how), self.device.scaler()
         settings = {**flat(self.settings), "dtype": self.device.precision}  # auto no longer
         self.teacher, origin = taught_by(*given, self.keep, self.device.device)
         return TrainState(model, optimizer, scaler, settings, self.data.meta, source, origin)
