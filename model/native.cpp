@@ -41,20 +41,29 @@ template <int BITS> inline I dot(I sum, U w, int x) {
     __m256i s[2], v[2], all = _mm256_set1_epi32(x), one = _mm256_set1_epi16(1);
     if (BITS == 8) w ^= 128;  // with a sign again: the sum of two has 16 bits, for 2 * 127 * 127
     memcpy(s, &sum, 64), memcpy(v, &w, 64);
-    for (int i = 0; i < 2; i++) {
-        __m256i pairs = BITS == 4 ? _mm256_maddubs_epi16(v[i], all)
-            : _mm256_maddubs_epi16(_mm256_abs_epi8(v[i]), _mm256_sign_epi8(all, v[i]));
-        s[i] = _mm256_add_epi32(s[i], _mm256_madd_epi16(pairs, one));
-    }
+    for (int i = 0; i < 2; i++)
+        if (BITS == 4) s[i] = _mm256_add_epi16(s[i], _mm256_maddubs_epi16(v[i], all));
+        else s[i] = _mm256_add_epi32(s[i], _mm256_madd_epi16(one, _mm256_maddubs_epi16(
+            _mm256_abs_epi8(v[i]), _mm256_sign_epi8(all, v[i]))));
     return load<I>(s);
 #else
     for (int i = 0; i < 64; i++) sum[i / 4] += w[i] * (int8_t)(x >> 8 * (i % 4));
     return sum;
 #endif
 }
+// The sums of a group: of 4 bits AVX2 has 16 bits a pair until then, 8 * 2 * 15 * 127 at most.
+template <int BITS> inline I whole(I sum) {
 #if defined(__AVX2__) && !defined(__AVX512VNNI__)
+    __m256i s[2], one = _mm256_set1_epi16(1);
+    if (BITS == 8) return sum;
+    memcpy(s, &sum, 64);
+    for (int i = 0; i < 2; i++) s[i] = _mm256_madd_epi16(s[i], one);
+    return load<I>(s);
+}
 constexpr int MIDDLE = 0;
 #else
+    return sum;
+}
 constexpr int MIDDLE = 128;
 #endif
 
@@ -127,7 +136,7 @@ template <int BITS, int NB> void tile(const uint8_t* p, const Rounded& x, int fi
         F scale = BITS == 4 ? halves(p) : F{} + 1.0f, zero = BITS == 4 ? halves(p + 32) : F{};
         for (int b = 0; b < NB; b++) {
             int at = (first + b) * x.G + g;
-            sums[b] += __builtin_convertvector(total[b], F) * (scale * x.scale[at]);
+            sums[b] += __builtin_convertvector(whole<BITS>(total[b]), F) * (scale * x.scale[at]);
             if (BITS == 4) sums[b] += zero * x.sum[at];
         }
         p += BITS == 4 ? 64 : 0;

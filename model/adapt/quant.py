@@ -1,9 +1,9 @@
 """Quantized layers: a finished model's weights as 8- or 4-bit integers, and back.
 
-A product with few rows is a kernel's, which reads the integers: our library's (`model.native`), if
-a layer was given that, else torch's, which rounds activations to bfloat16. With more rows, or
-without a kernel, weights are made float32 again for the product. `quantize` replaces layers,
-`dequantize` puts nn.Linear back, with what the integers stand for.
+A layer that was given our library in C++ (`model.native`) multiplies by that. Else a product with
+few rows is torch's kernel's, which rounds activations to bfloat16; with more rows, or without a
+kernel, weights are made float32 again for it. `quantize` replaces layers, `dequantize` puts
+nn.Linear back, with what the integers stand for.
 """
 
 from collections.abc import Callable, Mapping
@@ -94,11 +94,11 @@ class QuantLinear(Quantized, nn.Linear):  # type: ignore[override]  # the weight
         """x W^T + b, (...,in_features) -> (...,out_features)."""
         rows = x.numel() // self.in_features
         learns = x.requires_grad and torch.is_grad_enabled()  # the kernels have no gradient
-        few = 0 < rows <= ROWS and x.is_cpu and not learns
-        if few and self.native is not None:
+        integers = rows > 0 and x.is_cpu and not learns
+        if integers and self.native is not None:  # any number of rows: each is as it is alone
             y = self.native(x.reshape(rows, -1).float())  # with the bias
             return y.to(x.dtype).view(*x.shape[:-1], -1)
-        if not few or not self.kernel:
+        if not integers or not self.kernel or rows > ROWS:
             return F.linear(x, self.weight.to(x.dtype), self.bias)
         y = self.product(x.reshape(rows, -1).bfloat16())
         y = y if self.bias is None else y + self.bias
