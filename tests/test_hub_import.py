@@ -18,6 +18,7 @@ from hub_models import FAMILIES, TEXT, make_run, tokenizer
 
 import sample
 from model import GPTConfig, generate
+from model.adapt.rounding import int4_codes, values
 from model.convert import config_from_hf, config_to_hf
 from model.rope_scaling import scaled_frequencies
 from tok import BPETokenizer
@@ -625,3 +626,12 @@ def test_what_a_killed_import_left_is_no_run():
     shutil.copytree("runs/a", "runs/.b.1.tmp")
     os.utime("runs/.b.1.tmp/best.pt", (2e9, 2e9))
     assert latest_run() == Path("runs/a")
+
+
+def test_blocks_of_q4_1_become_the_same_4_bits(tmp_path):
+    """Weights of a GGUF file in Q4_1 lose nothing in 4 bits with groups of 32: w = s q + min."""
+    gguf = pytest.importorskip("gguf")
+    w = np.random.default_rng(0).normal(size=(24, 96)).astype(np.float32)
+    kind = gguf.GGMLQuantizationType.Q4_1
+    theirs = torch.from_numpy(gguf.quants.dequantize(gguf.quants.quantize(w, kind), kind))
+    assert torch.equal(values(int4_codes(theirs, 32)), theirs)
