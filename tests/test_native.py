@@ -177,7 +177,13 @@ def test_a_text_goes_on_past_the_cache(library):
 
 def test_where_it_does_not_fit_torch_goes_on(library):
     """Norms of q and k, a norm after the sum, heads that are no whole vector, autocast."""
-    for change in ({"qk_norm": True}, {"norm_at": "post"}, {"n_head": 8, "n_kv_head": 8}):
+    other = (
+        {"qk_norm": True},
+        {"norm_at": "post"},
+        {"n_head": 8, "n_kv_head": 8},
+        {"head_dim": 32},
+    )
+    for change in other:
         model = native(quantize(small_model("llama", **change), 4), library)
         assert native_of(model.blocks[0].attn.qkv)
         assert TokenStep(model).native is None

@@ -58,7 +58,7 @@ def can_step_natively(model: TinyGPT) -> bool:
     """Whether the library computes what the blocks do, all of whose layers it has."""
     c = model.config
     layers = [m for m in model.blocks.modules() if isinstance(m, nn.Linear)]
-    sizes = (c.d_model // c.n_head) % LANES == 0 and c.hidden % GROUP == 0
+    sizes = c.head_size * c.n_head == c.d_model and c.head_size % LANES == c.hidden % GROUP == 0
     plain = c.norm_at == "pre" and not c.qk_norm and c.mlp in ACTS
     floats = all(p.dtype == torch.float32 for p in model.parameters())
     return sizes and plain and floats and all(native_of(m) is not None for m in layers)
