@@ -2,15 +2,14 @@
 // in one call. Inputs of a product are rounded to int8 in groups of 32, and multiplied as integers.
 //
 // Letters: B rows, N outputs, K inputs of a product, G = K / 32, C = d_model, H heads, D = C / H.
-// A panel is 16 outputs side by side, one in each lane of a vector; model/adapt/layout.py lays
-// weights out so. A row is calculated in the same order whoever is beside it, by however many
-// threads. Without -fopenmp there is one.
+// A panel is 16 outputs, one in each lane of a vector, as model/adapt/layout.py lays weights out. A
+// row is calculated in the same order whoever is beside it, by however many threads.
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
 #include <vector>
-#ifdef __AVX2__
+#ifdef __AVX512VNNI__
 #include <immintrin.h>
 #endif
 
@@ -32,44 +31,19 @@ struct Slots { float *k, *v; };  // (B,kv_heads,S,D) each, as a KVCache has them
 template <class V, class T> inline V load(const T* p) { V v; memcpy(&v, p, sizeof v); return v; }
 inline void store(float* p, F v) { memcpy(p, &v, sizeof v); }
 
-// Add w x for four inputs of each output, w without a sign, x four int8. Weights of 8 bits are 128
-// too large; what that adds is MIDDLE times the sum of x.
-template <int BITS> inline I dot(I sum, U w, int x) {
-#if defined(__AVX512VNNI__)
+// Add w x for four inputs of each output, w without a sign, x four int8.
+inline I dot(I sum, U w, int x) {
+#ifdef __AVX512VNNI__
     return (I)_mm512_dpbusd_epi32((__m512i)sum, (__m512i)w, _mm512_set1_epi32(x));
-#elif defined(__AVX2__)
-    __m256i s[2], v[2], all = _mm256_set1_epi32(x), one = _mm256_set1_epi16(1);
-    if (BITS == 8) w ^= 128;  // with a sign again: the sum of two has 16 bits, for 2 * 127 * 127
-    memcpy(s, &sum, 64), memcpy(v, &w, 64);
-    for (int i = 0; i < 2; i++)
-        if (BITS == 4) s[i] = _mm256_add_epi16(s[i], _mm256_maddubs_epi16(v[i], all));
-        else s[i] = _mm256_add_epi32(s[i], _mm256_madd_epi16(one, _mm256_maddubs_epi16(
-            _mm256_abs_epi8(v[i]), _mm256_sign_epi8(all, v[i]))));
-    return load<I>(s);
 #else
     for (int i = 0; i < 64; i++) sum[i / 4] += w[i] * (int8_t)(x >> 8 * (i % 4));
     return sum;
 #endif
 }
-// The sums of a group: of 4 bits AVX2 has 16 bits a pair until then, 8 * 2 * 15 * 127 at most.
-template <int BITS> inline I whole(I sum) {
-#if defined(__AVX2__) && !defined(__AVX512VNNI__)
-    __m256i s[2], one = _mm256_set1_epi16(1);
-    if (BITS == 8) return sum;
-    memcpy(s, &sum, 64);
-    for (int i = 0; i < 2; i++) s[i] = _mm256_madd_epi16(s[i], one);
-    return load<I>(s);
-}
-constexpr int MIDDLE = 0;
-#else
-    return sum;
-}
-constexpr int MIDDLE = 128;
-#endif
 
 // 16 numbers of float16 as float32.
 inline F halves(const uint8_t* p) {
-#ifdef __AVX512F__
+#ifdef __AVX512VNNI__
     return (F)_mm512_cvtph_ps(_mm256_loadu_si256((const __m256i*)p));
 #else
     I h = __builtin_convertvector(load<Half>(p), I);
@@ -78,13 +52,11 @@ inline F halves(const uint8_t* p) {
 }
 
 inline float sum(F v) {
-    F8 half[2];
-    memcpy(half, &v, sizeof v);
-    half[0] += half[1];
-    F4 quarter[2];
-    memcpy(quarter, half, sizeof half[0]);
-    quarter[0] += quarter[1];
-    return (quarter[0][0] + quarter[0][1]) + (quarter[0][2] + quarter[0][3]);
+    F8 half[2], one;
+    F4 quarter[2], last;
+    memcpy(half, &v, sizeof v), one = half[0] + half[1];
+    memcpy(quarter, &one, sizeof one), last = quarter[0] + quarter[1];
+    return (last[0] + last[1]) + (last[2] + last[3]);
 }
 
 // e^x: 2^n times a polynomial of the rest.
@@ -102,7 +74,7 @@ struct Rounded {
     int K, G;
     std::vector<int8_t> q;
     Floats scale, sum;  // sum: of what the group's integers stand for
-    std::vector<int> start;
+    std::vector<int> start;  // 8 bits are 128 too large: what a sum has to begin with
     void round(const float* x, int B, int width, int stride) {
         K = width, G = K / GROUP;
         q.resize(B * K), scale.resize(B * G), sum.resize(B * G), start.resize(B * G);
@@ -115,7 +87,7 @@ struct Rounded {
         int total = 0;
         for (int i = 0; i < GROUP; i++)
             total += q[at * GROUP + i] = (int8_t)std::nearbyint(x[i] * inverse);
-        scale[at] = most / 127, sum[at] = scale[at] * total, start[at] = -MIDDLE * total;
+        scale[at] = most / 127, sum[at] = scale[at] * total, start[at] = -128 * total;
     }
 };
 
@@ -129,14 +101,14 @@ template <int BITS, int NB> void tile(const uint8_t* p, const Rounded& x, int fi
             U w = load<U>(p);
             for (int b = 0; b < NB; b++) {
                 const int8_t* q = &x.q[(first + b) * x.K + g * GROUP + j];
-                total[b] = dot<BITS>(total[b], BITS == 4 ? w & 15 : w, load<int>(q));
-                if (BITS == 4) total[b] = dot<BITS>(total[b], w >> 4, load<int>(q + 4));
+                total[b] = dot(total[b], BITS == 4 ? w & 15 : w, load<int>(q));
+                if (BITS == 4) total[b] = dot(total[b], w >> 4, load<int>(q + 4));
             }
         }
         F scale = BITS == 4 ? halves(p) : F{} + 1.0f, zero = BITS == 4 ? halves(p + 32) : F{};
         for (int b = 0; b < NB; b++) {
             int at = (first + b) * x.G + g;
-            sums[b] += __builtin_convertvector(whole<BITS>(total[b]), F) * (scale * x.scale[at]);
+            sums[b] += __builtin_convertvector(total[b], F) * (scale * x.scale[at]);
             if (BITS == 4) sums[b] += zero * x.sum[at];
         }
         p += BITS == 4 ? 64 : 0;

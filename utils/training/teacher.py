@@ -1,5 +1,6 @@
 """The teacher of a distillation: a run's model that is read, never trained and never saved."""
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -45,9 +46,9 @@ def taught_by(
     A run that goes on from `last` must have the very teacher that it began with. Raises ValueError
     for one that does not fit, or has changed.
     """
-    name, own = settings.distill.teacher, run_dir(settings.train.run)
-    if not name:
+    if not (name := settings.distill.teacher):
         return None, None
+    own = run_dir(settings.train.run or Path(settings.data.data).stem)
     check_apart(own, run_dir(name), "--teacher")
     source = base_of(run_dir(name), keep=keep) if last is None else last["teacher"]
     run = find_base(source, own.parent)
