@@ -3,6 +3,7 @@
 import json
 import math
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -314,7 +315,9 @@ def test_llama_cpp_gets_rows_in_the_same_table(float_run, text_file, capsys, mon
     monkeypatch.setattr(table, "peak_of", lambda run: 5_000_000)
     main(["whole", "--int8", "--out", "small"])
     capsys.readouterr()
-    main(["whole", "small", "--table", "--data", str(text_file), "--llama", str(fake)])
+    flags = ["--llama", str(fake), "--plot", "table.png"]
+    main(["whole", "small", "--table", "--data", str(text_file), *flags])
+    assert Path("table.png").read_bytes().startswith(b"\x89PNG")
     rows = [line.split() for line in capsys.readouterr().out.splitlines()[1:6]]
     assert [row[:2] for row in rows[2:]] == [["llama.cpp", k] for k in ("Q8_0", "Q4_1", "Q4_0")]
     assert rows[2][2:4] == ["-", "-"]
@@ -327,6 +330,9 @@ def test_a_python_without_llama_cpp(float_run, text_file, error_of):
     flags = "whole", "--table", "--data", text_file, "--llama"
     assert "No such file" in error_of(main, *flags, "no-such-python")
     assert "is llama-cpp-python there?" in error_of(main, *flags, sys.executable)
+    assert "--plot p.png goes with --table" in error_of(
+        main, "whole", "--int8", "--plot", "p.png", "--out", "y"
+    )
     assert "--llama goes with --table" in error_of(
         main, "whole", "--int8", "--llama", "x", "--out", "y"
     )

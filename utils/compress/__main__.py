@@ -43,6 +43,7 @@ def parse(argv: Sequence[str] | None) -> Namespace:
     p.add_argument("--force", action="store_true", help="prune even if the loss blows up")
     p.add_argument("--out", metavar="RUN", help="the run to make")
     p.add_argument("--data", metavar="FILE", help="the text that --table scores")
+    p.add_argument("--plot", metavar="FILE.png", help="draw the table, too")
     about = "a Python with llama-cpp-python: llama.cpp's types of the first run, too"
     p.add_argument("--llama", metavar="PYTHON", help=about)
     p.add_argument("--ckpt", default="best", choices=("best", "last"), help="which checkpoint")
@@ -55,6 +56,8 @@ def check(a: Namespace) -> None:
     """Raise ValueError for flags that do not go together."""
     if a.table != bool(a.data):
         raise ValueError("--table goes with --data FILE, the text that is scored")
+    if a.plot and not (a.table and Path(a.plot).absolute().parent.is_dir()):
+        raise ValueError(f"--plot {a.plot} goes with --table, and its directory has to be there")
     if a.llama and not a.table:
         raise ValueError("--llama goes with --table, which puts llama.cpp beside the runs")
     if a.table == bool(a.out):
@@ -90,7 +93,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     if a.table:
         from utils.compress.table import print_table
 
-        print_table([run_dir(name) for name in a.source], Path(a.data), a.llama)
+        plot = Path(a.plot) if a.plot else None
+        print_table([run_dir(name) for name in a.source], Path(a.data), a.llama, plot)
         return
 
     text = Path(a.calibrate) if a.calibrate else None

@@ -29,7 +29,7 @@ class Llama:
     batches = False  # its batches are not measured here
 
     def __init__(self, python: str) -> None:
-        self.python, self.file = python, Path()
+        self.python, self.file, self.added = python, Path(), 0
         pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
         pipes["stderr"] = subprocess.DEVNULL
         try:
@@ -49,9 +49,11 @@ class Llama:
             raise ValueError(f"--llama {self.python} has ended at {do!r}; {cure}") from None
 
     def load(self, file: Path, T: int) -> "Llama":
-        """Load a file, with a context of T tokens."""
+        """Load a file, with a context of T tokens, and write, for the memory that this takes."""
         self.ask("load", path=str(file), T=T, threads=torch.get_num_threads())
         self.file = file
+        self.ask("write", ids=[0] * 8, n=WRITTEN)
+        self.added = int(self.ask("peak"))
         return self
 
     def write(self, prompts: Tensor) -> list[list[int]]:
@@ -79,8 +81,8 @@ class Llama:
         return self.file.stat().st_size
 
     def peak(self) -> int:
-        """Bytes that loading and what was done since have added to its process."""
-        return int(self.ask("peak"))
+        """Bytes that loading and writing have added to its process."""
+        return self.added
 
     def close(self) -> None:
         """End the process."""

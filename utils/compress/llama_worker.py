@@ -72,7 +72,7 @@ class Worker:
         out.flush()
 
     def peak(self, job: Job) -> int:
-        """Bytes that loading and what was done since have added to the peak."""
+        """Bytes that have been added to the peak since before the file was loaded."""
         return peak() - self.before
 
 

@@ -27,6 +27,7 @@ from model.adapt.rounding import check_group
 from tok import Tokenizer
 from utils.bench.timing import peak_added, take_turns
 from utils.compress.llama import WRITTEN, Llama, peers
+from utils.compress.picture import draw_table
 from utils.compress.quantized import Bits, compress, size_of
 from utils.native import with_native
 from utils.training.models import load_model, merged
@@ -208,9 +209,13 @@ def rows_of(contenders: Contenders, ids: Tensor, T: int) -> list[list[str]]:
     return rows
 
 
-def print_table(runs: Sequence[Path], text: Path, llama: str | None = None) -> None:
-    """Print the table, and what its columns are."""
+def print_table(
+    runs: Sequence[Path], text: Path, llama: str | None = None, plot: Path | None = None
+) -> None:
+    """Print the table, and what its columns are; draw it to `plot`, if that is given."""
     rows = table(runs, text, llama)
+    if plot is not None:
+        draw_table(HEAD, rows, plot)
     width = max(len(row[0]) for row in rows)
     for row in (list(HEAD), *rows):
         print(f"{row[0]:{width}}" + "".join(f"{cell:>10}" for cell in row[1:]))
