@@ -16,7 +16,6 @@ from itertools import product
 import hub_models
 import pytest
 import torch
-from pydantic import ValidationError
 from serve_tools import running
 from torch.nn import functional as F
 
@@ -36,6 +35,7 @@ from utils.serve.worker import Stream
 from utils.writing.template import ChatTemplate
 from utils.writing.text import write_text
 
+ValidationError = pytest.importorskip("pydantic").ValidationError
 LONG = {"model": "toy", "prompt": "a", "max_tokens": 1900, "temperature": 0}
 
 
