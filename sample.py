@@ -23,9 +23,7 @@ def parse(argv: Sequence[str] | None) -> Namespace:
     """Read the flags."""
     p = Parser(prog="sample.py", description=__doc__)
     p.add_argument("--run", help="a name under runs/, or a path (default: the newest)")
-    p.add_argument(
-        "--ckpt", choices=("best", "last"), default="best", help="checkpoint (default best)"
-    )
+    p.add_argument("--ckpt", choices=("best", "last"), default="best", help="default best")
     p.add_argument("--prompt", nargs="+", help="texts to go on from, or - for stdin (default none)")
     p.add_argument("--prompt-file", metavar="FILE", help="a file that holds the prompt")
     p.add_argument("--num", type=int, default=1, help="continuations of each prompt (default 1)")
@@ -47,6 +45,8 @@ def parse(argv: Sequence[str] | None) -> Namespace:
     p.add_argument(
         "--novelty", action="store_true", help="say what of it stands in the training text"
     )
+    about = "keys and values in int8: about a quarter of their memory"
+    p.add_argument("--cache", choices=("float", "int8"), default="float", help=about)
     p.add_argument("--no-cache", action="store_true", help="the same text, without the KV cache")
     p.add_argument("--compile", action="store_true", help="torch.compile, if it is faster")
     p.add_argument("--device", default="auto", help="auto, cpu, cuda, mps")

@@ -153,6 +153,7 @@ class TinyGPT(nn.Module):
         C, V, T = config.d_model, config.vocab_size, config.block_size
         self.config = config
         self.activation_checkpointing = False
+        self.cache_dtype: torch.dtype | None = None  # of keys and values (model.generation.caches)
         self.tok_emb = nn.Embedding(V, C)
         self.conv = nn.Parameter(torch.ones(config.emb_conv, C)) if config.emb_conv else None
         self.pos_emb = nn.Embedding(T, C) if config.pos == "learned" else None

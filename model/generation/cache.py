@@ -20,6 +20,8 @@ ROOM = 256  # slots at first; zeros for a context of 8,192 took longer than 60 t
 class CacheLayer:
     """One layer's share of a KVCache, kv (2,B,K,S,D)."""
 
+    more = 0  # columns beside the D
+
     def __init__(self, cache: "KVCache", kv: Tensor) -> None:
         self.cache = cache
         self.hold(kv)
@@ -63,15 +65,16 @@ class KVCache:
         *,
         device: torch.device | None = None,
         dtype: torch.dtype | None = None,
+        layer: type[CacheLayer] = CacheLayer,
     ) -> None:
         self.config = config
         self.lengths = [0] * B
         self.size = config.block_size if S is None else S
-        D = config.head_size
+        D = config.head_size + layer.more
         room = min(self.size, ROOM)
         shape = 2, B, config.kv_heads, room, D  # zeros, since what is masked must be finite
         kv = [torch.zeros(shape, device=device, dtype=dtype) for _ in range(config.n_layer)]
-        self.stores = [CacheLayer(self, new) for new in kv]
+        self.stores = [layer(self, new) for new in kv]
         self.layers: Sequence[LayerCache] = self.stores
         self.ids = torch.zeros(B, room, dtype=torch.long, device=device)  # of the tokens it holds
         self.slid = False  # whether its keys and values know of tokens that it has no more

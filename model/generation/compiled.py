@@ -33,6 +33,8 @@ class CompiledStep:
     """What `generate` takes as `decode_step`: a model's `hidden_states` of one token a row."""
 
     def __init__(self, model: TinyGPT) -> None:
+        if model.cache_dtype is not None:
+            raise ValueError(f"a compiled step reads no cache of {model.cache_dtype}")
         self.model = model
         cpu = next(model.parameters()).device.type == "cpu"
         options: dict[str, Any] = {"cpp_wrapper": True} if cpu else {}  # no Python between kernels

@@ -9,12 +9,12 @@ block_size tokens count. Letters: B rows, N tokens of text, C = d_model.
 
 from collections.abc import Callable
 
-import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from model.config import GPTConfig
 from model.generation.cache import KVCache
+from model.generation.caches import new_cache
 from model.generation.step import TokenStep, can_step
 from model.gpt import TinyGPT
 
@@ -52,21 +52,16 @@ class CachedDecoder:
         own = TokenStep(model) if can_step(model) else model.hidden_states
         self.step = step or own
         before = [min(n, model.config.block_size) - 1 for n in lengths]
-        self.cache = kept or self.new_cache(len(text), text.device)
+        self.cache = kept or new_cache(model, len(text))
         if len(text) == 1:
             self.read_on(text[0, -1 - before[0] : -1])
         else:
             self.read(list(range(len(text))), text, before)
 
-    def new_cache(self, B: int, device: torch.device, S: int | None = None) -> KVCache:
-        """Make an empty cache of the model's dtype."""
-        dtype = next(self.model.parameters()).dtype
-        return KVCache(self.model.config, B, S, device=device, dtype=dtype)
-
     def read(self, rows: list[int], text: Tensor, lengths: list[int]) -> None:
         """Let these rows hold the `lengths` tokens before the last one, read in one pass."""
         T = max(lengths)
-        part = self.new_cache(len(rows), text.device, T)
+        part = new_cache(self.model, len(rows), T)
         if T:  # shorter rows are padded at the right, where a causal model does not look
             before = [text[i, -1 - n : -1] for i, n in zip(rows, lengths, strict=True)]
             self.model.hidden_states(pad_sequence(before, batch_first=True), part)

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor
 
-from model.generation.cache import KVCache
+from model.generation.caches import new_cache
 from model.generation.limits import check_sampling
 from model.generation.loop import inference
 from model.generation.prefixes import BLOCK, Prefixes
@@ -27,8 +27,7 @@ class Batch:
 
     def __init__(self, model: TinyGPT, rows: int, size: int, prefix_bytes: int) -> None:
         self.model, self.size = model, size
-        like = next(model.parameters())
-        self.rows = Rows(model.config, rows, size, like)
+        self.rows = Rows(model, rows, size)
         self.prefixes = Prefixes(prefix_bytes)
         self.reading: deque[Text] = deque()
         self.writing: list[Text] = []
@@ -36,8 +35,7 @@ class Batch:
 
     def join(self, text: Text) -> None:
         """Begin with a text."""
-        like = next(self.model.parameters())
-        cache = KVCache(self.model.config, 1, self.size, device=like.device, dtype=like.dtype)
+        cache = new_cache(self.model, 1, self.size)
         text.cache = cache
         if text.request.score:  # the logits of all its prompt are wanted
             text.scored.append(Token(text.ids[0]))

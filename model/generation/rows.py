@@ -3,8 +3,9 @@
 import torch
 from torch import Tensor
 
-from model.config import GPTConfig
 from model.generation.cache import KVCache
+from model.generation.caches import new_cache
+from model.gpt import TinyGPT
 
 
 class Rows:
@@ -13,8 +14,8 @@ class Rows:
     `cache` is what the model reads by: one token in each of the rows that are in use.
     """
 
-    def __init__(self, config: GPTConfig, most: int, S: int, like: Tensor) -> None:
-        self.cache = KVCache(config, most, S, device=like.device, dtype=like.dtype)
+    def __init__(self, model: TinyGPT, most: int, S: int) -> None:
+        self.cache = new_cache(model, most, S)
         self.all, self.ids = self.cache.rows, self.cache.ids
         self.use([])
 

@@ -29,6 +29,8 @@ def parse(argv: Sequence[str] | None) -> Namespace:
     p.add_argument(
         "--prefix-mb", type=int, default=256, help="memory for known beginnings of prompts"
     )
+    about = "keys and values: int8 takes about a quarter of the memory"
+    p.add_argument("--cache", choices=("float", "int8"), default="float", help=about)
     p.add_argument("--seconds", type=float, default=600, help="a request may take (default 600)")
     p.add_argument("--grace", type=float, default=10, help="seconds to finish in at the end")
     p.add_argument("--body-mb", type=float, default=4, help="the largest body (default 4)")

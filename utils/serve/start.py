@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from typing import Any
 
+import torch
 import uvicorn
 
 from model import few_rows
@@ -74,6 +75,8 @@ def make_engine(served: Mapping[str, Served], a: Namespace) -> Engine:
     models = {
         name: packed(few_rows(with_native(one.model)), a.rows) for name, one in served.items()
     }
+    for model in models.values():
+        model.cache_dtype = torch.int8 if a.cache == "int8" else None
     return Engine(models, rows=a.rows, queue=a.queue, prefix_bytes=a.prefix_mb * 1_000_000)
 
 

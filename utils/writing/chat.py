@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from model import TinyGPT, generate
-from model.generation.cache import KVCache
+from model.generation.caches import new_cache
 from tok import Tokenizer
 from tok.special import special_parts
 from utils.writing.stops import check_stops, up_to
@@ -109,8 +109,7 @@ class Chat:
         self.model, self.tokenizer, self.template = model, tokenizer, template
         self.marked, self.stops, self.seed, self.note = Marked(tokenizer), stops, seed, note
         self.ends = ends_of_turn(template, self.marked)
-        weight = next(model.parameters())
-        kept = KVCache(model.config, 1, device=weight.device, dtype=weight.dtype)
+        kept = new_cache(model, 1)
         self.sampling = {**sampling, "cache": cache, "kept": kept if cache else None}
         self.sampling["vocab_size"] = min(tokenizer.vocab_size, model.config.vocab_size)
         self.system = system

@@ -35,5 +35,7 @@ def check(a: Namespace) -> None:
         raise ValueError(f"lora={' '.join(lora)}: {what} one model; give on or off")
     if a.novelty and (typed or a.grid or a.show_probs):
         raise ValueError("--novelty judges whole texts; leave out the other way to write")
+    if a.cache == "int8" and (a.compile or a.no_cache):
+        raise ValueError("--cache int8 does not go with --no-cache or --compile; leave one out")
     if a.compile and a.no_cache:
         raise ValueError("--compile compiles a step with the cache; leave out --no-cache")

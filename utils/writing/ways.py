@@ -5,6 +5,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from typing import Any
 
+import torch
+
 from model import TinyGPT
 from model.adapt.lora import lora_state, without_lora
 from tok import Tokenizer
@@ -56,6 +58,7 @@ def write(
 
     `end` is the id of <|endoftext|> if the model learnt from documents.
     """
+    model.cache_dtype = torch.int8 if a.cache == "int8" else None
     rows = 1 if a.show_probs else len(prompts)
     step = compiled_step(model, rows, note) if a.compile else None
     settings: dict[str, Any] = {"stops": a.stop, "seed": a.seed, "cache": not a.no_cache}
