@@ -35,7 +35,7 @@ class NativeLinear:
         shape: tuple[int, int],
         bits: int,
     ) -> None:
-        self.library, self.data, self.bias = library, data, bias  # kept, since c has addresses
+        self.lib, self.data, self.bias = library, data, bias  # kept, since c has addresses
         address = None if bias is None else bias.data_ptr()
         self.c = LinearC(data.data_ptr(), address, *shape, bits, 0)
 
@@ -46,7 +46,7 @@ class NativeLinear:
         """x W^T + b, float32 (B,K) -> (B,N)."""
         x, y = x.contiguous(), x.new_empty(len(x), self.c.N)
         pointers = (c_void_p(t.data_ptr()) for t in (x, y))
-        self.library.product(ctypes.byref(self.c), len(x), torch.get_num_threads(), *pointers)
+        self.lib.product(ctypes.byref(self.c), len(x), torch.get_num_threads(), *pointers)
         return y
 
 

@@ -211,11 +211,11 @@ def test_it_is_built_once(tmp_path):
 
 @pytest.fixture
 def fresh(monkeypatch, tmp_path):
-    utils.native.library.cache_clear()
+    utils.native.loaded.cache_clear()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(utils.native, "worth", lambda: True)
     yield tmp_path
-    utils.native.library.cache_clear()
+    utils.native.loaded.cache_clear()
 
 
 def said_of(capsys):
@@ -229,7 +229,7 @@ def said_of(capsys):
 def test_without_a_compiler_one_line_says_so(fresh, monkeypatch, capsys):
     monkeypatch.setenv("CXX", "no-such-compiler")
     assert said_of(capsys).count("no C++ compiler") == 1
-    utils.native.library.cache_clear()
+    utils.native.loaded.cache_clear()
     monkeypatch.setenv("LLM_TINY_NATIVE", "0")
     assert said_of(capsys) == ""
 
@@ -238,7 +238,7 @@ def test_what_cannot_be_built_or_written_is_said_in_a_line(fresh, monkeypatch, c
     monkeypatch.setenv("CXX", shutil.which("false"))
     assert said_of(capsys).startswith("note: no library in C++, so torch's slower kernels (")
     assert not list((fresh / "llm-tiny").iterdir())
-    utils.native.library.cache_clear()
+    utils.native.loaded.cache_clear()
     monkeypatch.delenv("CXX")
     monkeypatch.setenv("XDG_CACHE_HOME", str(fresh / "file"))
     (fresh / "file").write_text("in the way")
@@ -260,5 +260,5 @@ def test_a_compiler_that_hangs_is_given_up(fresh, monkeypatch, capsys):
 
 
 def test_floats_are_left_alone(monkeypatch):
-    monkeypatch.setattr(utils.native, "library", lambda: pytest.fail("built for nothing"))
+    monkeypatch.setattr(utils.native, "loaded", lambda: pytest.fail("built for nothing"))
     with_native(small_model("llama"))

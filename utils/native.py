@@ -74,7 +74,7 @@ def built(compiler: str, folder: Path, flags: tuple[str, ...] = FLAGS) -> Path:
 
 
 @cache
-def library() -> ctypes.CDLL | None:
+def loaded() -> ctypes.CDLL | None:
     """The library; without it None, and a line that says so."""
     found = compiler()
     if os.environ.get(OFF) == "0" or not worth():
@@ -93,5 +93,5 @@ def with_native(model: TinyGPT) -> TinyGPT:
     """The model, whose quantized layers on a CPU multiply by the library, if it can be had."""
     layers = quantized_layers(model).values()
     if layers and all(layer.q.is_cpu for layer in layers):
-        native(model, library())
+        native(model, loaded())
     return model

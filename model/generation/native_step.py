@@ -89,7 +89,7 @@ class NativeBlocks:
         self.shape = ShapeC(*sizes, c.window, ACTS[c.mlp], layernorm, c.norm_eps)
         first = native_of(blocks[0].attn.qkv)
         assert first is not None
-        self.library, self.model = first.library, model  # which owns what addresses are of
+        self.lib, self.model = first.lib, model  # which owns what addresses are of
 
     def takes(self, x: Tensor, cache: KVCache) -> bool:
         """Whether residual stream and cache are such as the library reads."""
@@ -106,5 +106,5 @@ class NativeBlocks:
         how = ctypes.byref(self.shape), self.layers, B, torch.get_num_threads()
         data = c_void_p(x.data_ptr()), c_void_p(pointer(turns)), (c_int64 * B)(*cache.lengths)
         strides = map(c_int64, stores[0].k.stride()[:2])  # of a row, of a head
-        self.library.step(*how, *data, (c_void_p * (2 * len(stores)))(*kv), *strides)
+        self.lib.step(*how, *data, (c_void_p * (2 * len(stores)))(*kv), *strides)
         return x
