@@ -110,8 +110,10 @@ def test_no_file_is_too_long():
 def table_of(title):
     """Files of the table that follows a bold title in docs/map.md, and the lines it claims."""
     text = (ROOT / "docs" / "map.md").read_text(encoding="utf-8")
-    section = text[text.index(title) :].split("\n\n**")[0]
-    return re.findall(r"^\| \d+ \| `(.+?)`", section, re.M)
+    section = text[text.index(title) :].split("\n\n")[1]
+    rows = re.findall(r"^\| (?:(\d+) \| )?`(.+?)`", section, re.M)
+    assert [n for n, _ in rows] == [str(i + 1) for i in range(len(rows))], title
+    return [name for _, name in rows]
 
 
 def lines_in(files):
