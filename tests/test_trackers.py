@@ -56,6 +56,27 @@ def test_a_tracker_is_told_what_metrics_csv_holds(settings):
     assert isinstance(logged[-1][1]["sample"], str)
 
 
+def test_what_is_watched_goes_to_trackers_and_tensorboard(settings):
+    """It did not: only watch.csv had it."""
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    watched = replace(settings.train, watch=True, tensorboard=True)
+    told = told_to(replace(settings, train=watched))
+    logged = {(e[2], name): v for e in told if e[0] == "log" for name, v in e[1].items()}
+    events = accumulator.EventAccumulator("runs/t")
+    events.Reload()
+    with open("runs/t/watch.csv", encoding="utf-8") as f:
+        rows = list(csv.DictReader(f))
+    assert {row["layer"] for row in rows} == {"embedding", "block 1", "head"}
+    for row in rows:
+        step, layer = int(row["step"]), row["layer"]
+        figures = {k: v for k, v in row.items() if v and k not in ("step", "layer")}
+        assert "grad_norm" in figures
+        for name, value in figures.items():
+            shown = {e.step: e.value for e in events.Scalars(f"{name}/{layer}")}
+            assert shown[step] == pytest.approx(float(value), rel=1e-4)
+            assert logged[step, f"{name}/{layer}"] == pytest.approx(float(value), rel=1e-4)
+
+
 def test_a_tracker_is_told_that_a_run_diverged(settings):
     optim = replace(settings.optim, lr=1e30, warmup=0, grad_clip=0.0)
     assert told_to(replace(settings, optim=optim))[-1] == ("finish",)

@@ -28,7 +28,7 @@ from utils.hub.pretrained import NAME as PRETRAINED
 from utils.reporting.console import Console, headlines
 from utils.reporting.csv import MetricsCSV
 from utils.reporting.events import Callback, Finished, Sample
-from utils.reporting.sinks import Sink, check_sinks, optional_sinks
+from utils.reporting.sinks import Sink, check_sinks, more_sinks
 from utils.reporting.summary import commit, summarize, write_json
 from utils.reporting.tracker import Tracker
 from utils.runs import open_run, run_dir
@@ -142,7 +142,7 @@ class Session:
             self.sinks = [
                 MetricsCSV(self.path, state.step, self.mixture.datasets),
                 Console(state.step, s.steps),
-                *optional_sinks(self.path, self.settings, state, self.data.val, self.device),
+                *more_sinks(self.path, self.settings, state, self.data.val, self.device, callbacks),
             ]
         tokens = self.settings.tokens_per_step * dist.world_size
         callbacks = [*self.sinks, *callbacks] if dist.is_main else []

@@ -46,6 +46,14 @@ class Evaluation:
 
 
 @dataclass(frozen=True)
+class Watched:
+    """What --watch has measured in each layer: {"block 1": {"grad_norm": 0.1, ...}, ...}."""
+
+    step: int
+    layers: dict[str, dict[str, float]]
+
+
+@dataclass(frozen=True)
 class Sample:
     """A text that the model has made up."""
 
@@ -68,5 +76,5 @@ class Finished:
     summary: dict[str, Any]
 
 
-Event = Step | Interval | Evaluation | Sample | Message | Finished
+Event = Step | Interval | Evaluation | Watched | Sample | Message | Finished
 Callback = Callable[[Event], object]

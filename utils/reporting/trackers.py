@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any, Protocol
 
 from utils.config import Settings, flat
-from utils.reporting.events import Evaluation, Event, Finished, Interval, Sample
+from utils.reporting.events import Evaluation, Event, Finished, Interval, Sample, Watched
 
 
 class Tracker(Protocol):
@@ -35,6 +35,9 @@ def scalars(event: Event) -> dict[str, float]:
         values = {"loss": score.loss, "ppl": score.ppl, "bits_per_byte": score.bits_per_byte}
         values |= {f"loss/{name}": own.loss for name, own in event.sources.items()}
         return {f"val/{name}": value for name, value in values.items()}
+    if isinstance(event, Watched):
+        layers = event.layers.items()
+        return {f"{what}/{layer}": x for layer, row in layers for what, x in row.items()}
     return {}
 
 

@@ -3,7 +3,7 @@
 A layer is the embedding, a block, or the head. Letters: B batch, T time, H heads.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from model import TinyGPT
 from model.inside import attention_weights
 from utils.device import Device
 from utils.reporting.csv import Table
-from utils.reporting.events import Evaluation, Event, Step
+from utils.reporting.events import Callback, Evaluation, Event, Step, Watched
 from utils.training.objective import Batch, next_token
 
 COLUMNS = ["step", "layer", "update_ratio", "grad_norm"]
@@ -143,13 +143,21 @@ class Watch:
     """Writes watch.csv at each evaluation: what `measure` finds, and how far a step moves weights.
 
     update_ratio is |change| / |weights| of a layer's matrices in the step before the evaluation;
-    it is left out where that step was not taken in this process.
+    it is left out where that step was not taken in this process. `tell` hears the figures, too.
     """
 
     def __init__(
-        self, run: Path, model: TinyGPT, batch: Batch, device: Device, every: int, step: int = 0
+        self,
+        run: Path,
+        model: TinyGPT,
+        batch: Batch,
+        device: Device,
+        every: int,
+        step: int = 0,
+        tell: Sequence[Callback] = (),
     ):
         self.model, self.batch, self.device, self.every = model, batch, device, every
+        self.tell = tell
         self.table = Table(run / "watch.csv", COLUMNS, step)
         self.before: dict[str, list[Tensor]] = {}
         self.ratios: dict[str, float] = {}
@@ -175,6 +183,8 @@ class Watch:
             for layer, ratio in self.ratios.items():
                 rows[layer]["update_ratio"] = ratio
             self.table.write(*({"step": event.step, "layer": k, **v} for k, v in rows.items()))
+            for hear in self.tell:
+                hear(Watched(event.step, rows))
 
     def changes(self) -> dict[str, float]:
         """|change| / |weights before| of each layer that has matrices."""
