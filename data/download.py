@@ -35,6 +35,11 @@ SOURCES = {
         "92675f1d63015c1c8b51f1656a52d5bdbc33aafa60cc47a218a66e7ee817488c",
         ("wikitext-2/wiki.train.tokens", "wikitext-2/wiki.valid.tokens"),
     ),
+    "wikitext2-raw": Source(  # rare words as they are, where the other has <unk>
+        "https://wikitext.smerity.com/wikitext-2-raw-v1.zip",
+        "ef7edb566e3e2b2d31b29c1fdb0c89a4cc683597484c3dc2517919c615435a11",
+        ("wikitext-2-raw/wiki.train.raw", "wikitext-2-raw/wiki.valid.raw"),
+    ),
 }
 
 

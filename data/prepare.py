@@ -190,7 +190,7 @@ def prepared(
 def main(argv: Sequence[str] | None = None) -> None:
     """Prepare a known text, or any text files, into --out."""
     p = Parser(prog="python -m data.prepare", description=__doc__)
-    p.add_argument("source", nargs="+", metavar="shakespeare|wikitext2|FILE")
+    p.add_argument("source", nargs="+", metavar="|".join((*SOURCES, "FILE")))
     p.add_argument("--from", dest="copy", metavar="FILE", help="a copy of the known text on disk")
     p.add_argument(
         "--tokenizer", default="bpe", help="char, bpe, or a tokenizer's file (default bpe)"
