@@ -21,7 +21,7 @@ OUTSIDE = {"tok": {"regex"}, "model": {"torch"}}  # what these two rooms may hav
 NUMPY = {"numpy"}  # for model/numpy_gpt, which has it in place of torch
 EXTRAS = {"tiktoken", "tokenizers"}  # imported where asked for, never needed
 ORDER = {  # inside a room: what stands earlier may not import what stands later
-    "tok": "base ids special pieces files cli storage char bpe",
+    "tok": "base ids special pieces files cli storage char bpe unigram",
     "model": "setting rope_scaling config norm positions attention gpt inside native generation "
     "adapt convert numpy_gpt",
     "data": "text hashes download store encode overlap gutenberg phases loader permutation sampler "

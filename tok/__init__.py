@@ -1,4 +1,4 @@
-"""Text <-> ids: byte-level BPE and characters. Standard library and `regex` only.
+"""Text <-> ids: byte-level BPE, unigram pieces and characters. Standard library and `regex` only.
 
 >>> from tok import BPETokenizer
 >>> tok = BPETokenizer.train(["low lower lowest"], 260)
@@ -12,12 +12,21 @@ from tok.base import END_OF_TEXT, Tokenizer
 from tok.bpe import BPETokenizer
 from tok.char import CharTokenizer
 from tok.storage import read_kind
+from tok.unigram import UnigramTokenizer
 
-__all__ = ["END_OF_TEXT", "BPETokenizer", "CharTokenizer", "Tokenizer", "load"]
+__all__ = [
+    "END_OF_TEXT",
+    "BPETokenizer",
+    "CharTokenizer",
+    "Tokenizer",
+    "UnigramTokenizer",
+    "load",
+]
 
-KINDS: dict[str, type[BPETokenizer] | type[CharTokenizer]] = {
+KINDS: dict[str, type[BPETokenizer] | type[CharTokenizer] | type[UnigramTokenizer]] = {
     "bpe": BPETokenizer,
     "char": CharTokenizer,
+    "unigram": UnigramTokenizer,
 }
 
 
@@ -25,6 +34,6 @@ def load(path: str | os.PathLike[str]) -> Tokenizer:
     """Read a tokenizer of whatever kind. ValueError for a file that no tokenizer saved."""
     kind = read_kind(path)["kind"]
     if kind not in KINDS:
-        known = " and ".join(map(repr, KINDS))
+        known = ", ".join(map(repr, KINDS))
         raise ValueError(f"{os.fspath(path)}: unknown kind {kind!r}; known are {known}")
     return KINDS[kind].load(path)

@@ -15,10 +15,10 @@ COMMON = ("kind", "version", "sha256")
 
 
 def as_lines(content: dict[str, Any]) -> bytes:
-    """JSON, one key a line and one merge a line."""
+    """JSON, one key a line, and one merge or piece a line."""
     lines = []
     for key, value in content.items():
-        if key == "merges":
+        if key in ("merges", "pieces"):
             shown = "[\n" + ",\n".join(json.dumps(row, ensure_ascii=False) for row in value) + "\n]"
         else:
             shown = json.dumps(value, ensure_ascii=False)

@@ -1,0 +1,242 @@
+r"""Unigram: a text is cut into the pieces that make it most probable. Knows nothing of models.
+
+    python -m tok.unigram import spiece.model --out tok/mine.json    # or a tokenizer.json
+
+Each piece has a probability, learnt by EM (`train.py`); a text is cut into words, and a word takes
+the way through its lattice with the greatest product (`lattice.py`). Characters that no piece has
+are spelt in UTF-8 bytes, so that any text comes back without loss.
+"""
+
+import codecs
+import os
+from array import array
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from functools import partial
+from operator import index
+from random import Random
+
+from tok.base import END_OF_TEXT
+from tok.bpe.pretokenize import Splitter
+from tok.bpe.train import count_words
+from tok.bpe.workers import in_order
+from tok.ids import id_array
+from tok.pieces import Batch, batches, check_texts, safe_pieces
+from tok.special import allowed, check_specials, special_parts
+from tok.storage import blame
+from tok.unigram.encode import Encoder
+from tok.unigram.lattice import Edge, Ids, Pieces, n_best, sample
+from tok.unigram.storage import Parts, laid_out, read_unigram, vocabulary, write_unigram
+from tok.unigram.train import learn
+
+MEMORY = 1 << 17  # words that encode remembers, about 250 bytes each
+FEW = 1 << 10  # the same for encode_iter
+SMALL, PIECE, BLOCK = 1 << 13, 1 << 16, 1 << 20  # characters at a time
+
+
+class UnigramTokenizer:
+    """256 bytes, then pieces, then special tokens; imported ones have ids in another order.
+
+    vocab: id -> bytes; scores: piece -> log-probability; special_tokens: texts with one id each.
+    Make one by `train`, `from_pieces`, `load`, `from_hf` or `from_sentencepiece`.
+    """
+
+    def __init__(self, parts: Parts):
+        self.vocab = vocabulary(parts)
+        self.special_tokens = dict(parts.special_tokens)
+        self.pattern = parts.pattern
+        self.scores = {t: score for t, (_, score) in parts.pieces.items() if score is not None}
+        self._parts, self._split = parts, Splitter(parts.pattern)
+        edges = {t: Edge(score, (parts.pieces[t][0],)) for t, score in self.scores.items()}
+        self._pieces = Pieces(edges, self._spell)
+        self._encoder = Encoder(self._pieces, self._split, MEMORY)
+
+    @classmethod
+    def from_pieces(
+        cls,
+        pieces: Mapping[str, float],
+        special_tokens: Iterable[str] = (),
+        pattern: str = "spaces",
+    ) -> "UnigramTokenizer":
+        """Pieces with scores of your own, and bytes for the characters that none of them is.
+
+        ValueError for no piece, and for a score that is not finite.
+        """
+        return cls(laid_out(dict(pieces), check_specials(special_tokens), pattern))
+
+    @classmethod
+    def train(
+        cls,
+        texts: Iterable[str | Iterable[str]],
+        vocab_size: int,
+        *,
+        special_tokens: Iterable[str] = (END_OF_TEXT,),
+        pattern: str = "spaces",
+        workers: int = 1,
+        step: Callable[[int], object] = lambda done: None,
+    ) -> "UnigramTokenizer":
+        """Learn pieces until there are vocab_size ids; fewer if the text gives no more.
+
+        All characters of the texts are pieces; a piece crosses neither from one text to the next
+        nor from one word to the next. ValueError for a vocabulary smaller than bytes, characters
+        and special tokens, and for texts without a character. `workers` processes count words;
+        `step(done)` is called after each round with the pieces found.
+        """
+        specials = check_specials(special_tokens)
+        words = count_words(check_texts(texts), Splitter(pattern), specials, workers)
+        characters = set().union(*words)
+        if not characters:
+            raise ValueError("the text is empty; give at least one character")
+        wide = sum(not c.isascii() for c in characters)  # the others are bytes
+        least = 256 + wide + len(specials)
+        if vocab_size < least:
+            raise ValueError(
+                f"vocab_size={vocab_size} is smaller than 256 bytes + {wide} characters + "
+                f"{len(specials)} special tokens; give at least {least}"
+            )
+        pieces = learn(words, vocab_size - least + len(characters), step)
+        return cls.from_pieces(pieces, specials, pattern)
+
+    @property
+    def vocab_size(self) -> int:
+        """Bytes, pieces and special tokens together."""
+        return len(self.vocab)
+
+    def encode(self, text: str, *, allowed_special: str | Collection[str] = "none") -> list[int]:
+        """Text -> ids. ValueError for half a surrogate pair, which is no character.
+
+        Special tokens are plain text unless allowed: "none", "all", or a set of them.
+        """
+        chosen = allowed(allowed_special, self.special_tokens)
+        ids: list[int] = []
+        for piece in safe_pieces([text], chosen, self._split.cut, PIECE):
+            ids += self._encode(self._encoder, chosen, piece)
+        return ids
+
+    def encode_iter(
+        self, chunks: Iterable[str], *, allowed_special: str | Collection[str] = "none"
+    ) -> Iterator[int]:
+        """The ids of all chunks as one text, in little memory beside the largest chunk.
+
+        Text is kept up to where a word surely ends; a pattern that promises no such place must hold
+        all of it.
+        """
+        chosen = allowed(allowed_special, self.special_tokens)
+        encoder = self._encoder.with_limit(FEW)
+        for piece in safe_pieces(check_texts(chunks), chosen, self._split.cut, SMALL):
+            yield from self._encode(encoder, chosen, piece)
+
+    def encode_blocks(
+        self,
+        chunks: Iterable[str],
+        *,
+        allowed_special: str | Collection[str] = "none",
+        workers: int = 1,
+    ) -> Iterator["array[int]"]:
+        """The ids of all chunks as one text, in arrays of uint16, or uint32 above 65,536 ids.
+
+        For large files: `workers` processes share the work, and the ids come in order.
+        """
+        chosen = allowed(allowed_special, self.special_tokens)
+        task = partial(self._block, chosen)
+        jobs = safe_pieces(check_texts(chunks), chosen, self._split.cut, BLOCK)
+        yield from in_order(task, jobs, workers)
+
+    def encode_documents(
+        self,
+        documents: Iterable[str | Iterable[str]],
+        *,
+        end: int | None = None,
+        workers: int = 1,
+    ) -> Iterator["array[int]"]:
+        """The ids of each document by itself, then `end`, in arrays of uint16 or uint32.
+
+        A document is a string or an iterable of its chunks, read to its end before the next.
+        Special tokens in it are plain text.
+        """
+        task = partial(self._batch, end)
+        jobs = batches(check_texts(documents), (), self._split.cut, BLOCK)
+        yield from in_order(task, jobs, workers)
+
+    def n_best(self, text: str, n: int) -> list[tuple[list[int], float]]:
+        """The n best ways to write a text, with their log-probabilities, the best first.
+
+        Fewer if there are fewer. ValueError for n below 1.
+        """
+        if n < 1:
+            raise ValueError(f"n={n}; give 1 or more")
+        lattice = self._pieces.lattice(self._split.words(text))
+        return [(list(ids), score) for ids, score in n_best(lattice, n)]
+
+    def sample(self, text: str, *, alpha: float, seed: int) -> list[int]:
+        """One way to write a text, drawn with probability in proportion to exp(alpha x score).
+
+        Subword regularization (Kudo 2018, section 3.3): alpha 0 draws all ways alike, 1 as the
+        model has it, a large one takes the best.
+        """
+        ids: list[int] = []
+        random = Random(seed)
+        for word in self._split.words(text):
+            ids += sample(self._pieces.lattice([word]), alpha, random)
+        return ids
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """Ids -> text; bytes that are not UTF-8 become U+FFFD. ValueError for an unknown id."""
+        return self.decode_bytes(ids).decode("utf-8", "replace")
+
+    def decode_bytes(self, ids: Iterable[int]) -> bytes:
+        """Ids -> bytes, exactly. ValueError for an unknown id."""
+        return b"".join(map(self._token, ids))
+
+    def decode_stream(self, ids: Iterable[int]) -> Iterator[str]:
+        """Text as ids come in, whole characters only; together it is `decode(ids)`."""
+        characters = codecs.getincrementaldecoder("utf-8")("replace")
+        for i in ids:
+            if text := characters.decode(self._token(i)):
+                yield text
+        if text := characters.decode(b"", final=True):
+            yield text
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write JSON to read by eye, one piece a line; the same tokenizer gives the same bytes."""
+        write_unigram(path, self._parts, self.vocab_size)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> "UnigramTokenizer":
+        """Read what `save` wrote. ValueError for anything else."""
+        with blame(path):
+            return cls(read_unigram(path))
+
+    def __reduce__(self) -> tuple[type["UnigramTokenizer"], tuple[Parts]]:
+        return UnigramTokenizer, (self._parts,)
+
+    def _spell(self, char: str) -> Ids:
+        found = [self._parts.bytes[b] for b in char.encode("utf-8")]
+        if None not in found:
+            return tuple(i for i in found if i is not None)
+        if self._parts.unknown is not None:
+            return (self._parts.unknown,)
+        raise ValueError(f"the vocabulary has no piece for {char!r}; leave it out")
+
+    def _encode(self, encoder: Encoder, specials: Collection[str], text: str) -> list[int]:
+        ids: list[int] = []
+        for part, special in special_parts(text, specials):
+            ids += [self.special_tokens[part]] if special else encoder.encode(part)
+        return ids
+
+    def _block(self, specials: Collection[str], text: str) -> "array[int]":
+        return id_array(self.vocab_size, self.encode(text, allowed_special=set(specials)))
+
+    def _batch(self, end: int | None, batch: Batch) -> "array[int]":
+        ids: list[int] = []
+        for piece in batch:
+            if piece is not None:
+                ids += self._encoder.encode(piece)
+            elif end is not None:
+                ids.append(end)
+        return id_array(self.vocab_size, ids)
+
+    def _token(self, i: int) -> bytes:
+        try:
+            return self.vocab[index(i)]
+        except KeyError:
+            raise ValueError(f"unknown id {i}; the vocabulary has {self.vocab_size} ids") from None
