@@ -27,6 +27,12 @@ class Difference:
     t: float
     df: float
     p: float
+    error: float  # standard error of delta
+
+    @property
+    def margin(self) -> float:
+        """Half the width of delta's 95 % interval."""
+        return self.error * t_bound(self.df) if self.error else 0.0
 
     @property
     def seeds(self) -> float:
@@ -43,7 +49,7 @@ def difference(a: Sequence[float], b: Sequence[float]) -> Difference:
     """Compare two groups. Of a group of one the spread is taken to be the other's (pooled t)."""
     delta, many = mean(b) - mean(a), [x for x in (a, b) if math.isfinite(sd(x))]
     if not many:
-        return Difference(delta, *[math.nan] * 4)
+        return Difference(delta, *[math.nan] * 5)
     if len(many) == 1:
         s, n = sd(many[0]), len(many[0])
         spread, error, df = s, s * math.sqrt(1 / len(a) + 1 / len(b)), float(n - 1)
@@ -53,8 +59,9 @@ def difference(a: Sequence[float], b: Sequence[float]) -> Difference:
         below = va**2 / (len(a) - 1) + vb**2 / (len(b) - 1)
         df = (va + vb) ** 2 / below if below else float(len(a) + len(b) - 2)
     if not error:  # no spread at all: any difference is one
-        return Difference(delta, spread, math.inf if delta else 0.0, df, 0.0 if delta else 1.0)
-    return Difference(delta, spread, delta / error, df, two_sided(delta / error, df))
+        t, p = (math.inf, 0.0) if delta else (0.0, 1.0)
+        return Difference(delta, spread, t, df, p, error)
+    return Difference(delta, spread, delta / error, df, two_sided(delta / error, df), error)
 
 
 def two_sided(t: float, df: float, n: int = 2000) -> float:
@@ -68,3 +75,12 @@ def two_sided(t: float, df: float, n: int = 2000) -> float:
     area = h / 3 * (f[0] + f[n] + 4 * sum(f[1:n:2]) + 2 * sum(f[2:n:2]))
     norm = math.lgamma((df + 1) / 2) - math.lgamma(df / 2) - math.log(math.pi) / 2
     return min(1.0, 2 * area * math.exp(norm))
+
+
+def t_bound(df: float, p: float = 0.05) -> float:
+    """The t that |T| exceeds with probability p, by bisection of `two_sided`. df = 4 -> 2.776."""
+    low, high = 0.0, 1e4 if math.isfinite(df) else math.nan
+    while high - low > 1e-6 * high:
+        t = (low + high) / 2
+        low, high = (t, high) if two_sided(t, df) > p else (low, t)
+    return high

@@ -1,0 +1,86 @@
+"""How long a variant's step takes beside the baseline's: sessions in one process take turns."""
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from tok.files import replacing
+from utils.ablate.plan import Plan, settings_of
+from utils.ablate.variants import BASELINE, Variant
+from utils.config import Settings, flat
+
+Paces = dict[str, dict[str, float]]
+ROUNDS = 30
+
+
+def stepper(settings: Settings) -> Callable[[], object]:
+    """A call that takes the first step of a run again and again; no run is written."""
+    from utils.device import pick_device
+    from utils.distributed import start_processes
+    from utils.session import Session
+    from utils.training.step import TrainStep
+    from utils.training.teacher import objective_of
+
+    device = pick_device(settings.train.device, settings.train.dtype)
+    with start_processes(device) as dist:
+        session = Session(settings, device, dist)
+    state, objective = session.state, objective_of(settings.distill, session.teacher)
+    parts = state.optimizer, state.scaler, session.device, settings.optim.grad_clip
+    return partial(TrainStep(state.model, objective, *parts), session.sampler.draw(0))
+
+
+def clock() -> Callable[[], float]:
+    """CPU time where one thread computes, so that other programs do not count; else the time."""
+    import torch
+
+    alone = torch.get_num_threads() == 1 and not torch.cuda.is_available()
+    return time.process_time if alone else time.perf_counter
+
+
+def measured(variants: Sequence[Variant], baseline: Settings, rounds: int) -> dict[str, float]:
+    """{variant: median time of its step / the baseline's}, by `rounds` rounds of all in turn."""
+    from utils.bench.timing import summary, take_turns
+
+    steppers = {v.name: stepper(settings_of(v, baseline)) for v in variants}
+    seconds = take_turns(steppers, rounds, clock=clock())
+    medians = {name: summary(times)[0] for name, times in seconds.items()}
+    return {name: median / medians[BASELINE] for name, median in medians.items()}
+
+
+def paces(plan: Plan, rounds: int = ROUNDS) -> Paces:
+    """{text: {variant: ratio}}, kept in pace.json: measured once, so that runs can go on.
+
+    What is missing there is measured beside the baseline. Another baseline starts anew.
+    """
+    file = plan.path / "pace.json"
+    known = read(file, plan.baseline)
+    for text, path in plan.texts.items():
+        own = known.setdefault(text, {})
+        missing = [v for v in plan.variants[1:] if v.name not in own]
+        if missing or BASELINE not in own:
+            data = replace(plan.baseline.data, data=path)
+            at = replace(plan.baseline, data=data)
+            own |= measured([plan.variants[0], *missing], at, rounds)
+            write(file, plan.baseline, known)
+    return known
+
+
+def read(file: Path, baseline: Settings) -> Paces:
+    """What pace.json knows if it is of this baseline; else nothing."""
+    if not file.exists():
+        return {}
+    found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    ratios: Paces = found["ratios"]
+    return ratios if found["baseline"] == flat(baseline) else {}
+
+
+def write(file: Path, baseline: Settings, paces: Paces) -> None:
+    """Write pace.json, whole or not at all."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    found = {"version": 1, "baseline": flat(baseline), "ratios": paces}
+    with replacing(file) as part:
+        Path(part).write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
