@@ -1,8 +1,9 @@
-"""How long a variant's step takes beside the baseline's: sessions in one process take turns."""
+"""How long a variant's step takes beside the baseline's: the two take turns in one process."""
 
 import json
+import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -10,11 +11,10 @@ from typing import Any
 
 from tok.files import replacing
 from utils.ablate.plan import Plan, settings_of
-from utils.ablate.variants import BASELINE, Variant
 from utils.config import Settings, flat
 
 Paces = dict[str, dict[str, float]]
-ROUNDS = 30
+ROUNDS = 25
 
 
 def stepper(settings: Settings) -> Callable[[], object]:
@@ -41,30 +41,28 @@ def clock() -> Callable[[], float]:
     return time.process_time if alone else time.perf_counter
 
 
-def measured(variants: Sequence[Variant], baseline: Settings, rounds: int) -> dict[str, float]:
-    """{variant: median time of its step / the baseline's}, by `rounds` rounds of all in turn."""
-    from utils.bench.timing import summary, take_turns
+def ratio(variant: Settings, baseline: Settings, rounds: int = ROUNDS) -> float:
+    """How many times the baseline's step a variant's takes: the median over rounds of both."""
+    from utils.bench.timing import take_turns
 
-    steppers = {v.name: stepper(settings_of(v, baseline)) for v in variants}
-    seconds = take_turns(steppers, rounds, clock=clock())
-    medians = {name: summary(times)[0] for name, times in seconds.items()}
-    return {name: median / medians[BASELINE] for name, median in medians.items()}
+    steppers = {"baseline": stepper(baseline), "variant": stepper(variant)}
+    seconds = take_turns(steppers, rounds, warmup=5, clock=clock())
+    pairs = zip(seconds["variant"], seconds["baseline"], strict=True)
+    return statistics.median(ours / theirs for ours, theirs in pairs)
 
 
-def paces(plan: Plan, rounds: int = ROUNDS) -> Paces:
+def paces(plan: Plan) -> Paces:
     """{text: {variant: ratio}}, kept in pace.json: measured once, so that runs can go on.
 
-    What is missing there is measured beside the baseline. Another baseline starts anew.
+    Another baseline starts anew.
     """
     file = plan.path / "pace.json"
     known = read(file, plan.baseline)
     for text, path in plan.texts.items():
         own = known.setdefault(text, {})
-        missing = [v for v in plan.variants[1:] if v.name not in own]
-        if missing or BASELINE not in own:
-            data = replace(plan.baseline.data, data=path)
-            at = replace(plan.baseline, data=data)
-            own |= measured([plan.variants[0], *missing], at, rounds)
+        at = replace(plan.baseline, data=replace(plan.baseline.data, data=path))
+        for variant in (v for v in plan.variants if v.name not in own):
+            own[variant.name] = ratio(settings_of(variant, at), at) if variant.settings else 1.0
             write(file, plan.baseline, known)
     return known
 

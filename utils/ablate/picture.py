@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 BETTER, WORSE, UNSURE = "#2f7d6b", "#c4622d", "#8b9099"
 INK, FAINT, BAND = "#22262d", "#8b9099", "#eef0f3"
 LINEAR = 0.05  # bits per byte on either side of 0 that the axis shows without a logarithm
-TICKS = (0, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2)
+TICKS = (0, 0.02, 0.05, 0.1, 0.3, 1)
 
 
 def heights(variants: Sequence[Variant]) -> list[float]:
@@ -75,7 +75,7 @@ def scale(axes: "Axes", results: Results) -> None:
     finite = [x for x in found if math.isfinite(x)] or [0.0]
     low, high = min(-LINEAR, 1.6 * min(finite)), max(LINEAR, 1.6 * max(finite))
     ticks = sorted({sign * t for t in TICKS for sign in (-1, 1) if low < sign * t < high})
-    axes.set_xscale("symlog", linthresh=LINEAR, linscale=1.2)
+    axes.set_xscale("symlog", linthresh=LINEAR, linscale=0.8)
     axes.set_xlim(low, high)
     axes.set_xticks(ticks, [signed(t).rstrip("0").rstrip(".") if t else "0" for t in ticks])
     axes.minorticks_off()
@@ -113,12 +113,11 @@ def draw(results: Results, path: str) -> None:
         for axes, text in zip(panels, texts, strict=True):
             panel(axes, results, text)
             scale(axes, results)
+            axes.set_xlabel("difference in bits per byte, 95 % interval (left is better)")
             axes.tick_params(colors=FAINT, length=0)
             axes.spines[:].set_visible(False)
         panels[0].set_yticks(at[: len(variants)], [v.name for v in variants], color=INK)
         panels[0].set_ylim(at[-1] + 0.8, -0.8)
-        figure.supxlabel("difference to the baseline in bits per byte, 95 % interval; "
-                         "left is better", fontsize=9.5)  # fmt: skip
         legend(panels[0])
         FigureCanvasAgg(figure)
         with replacing(path) as temporary:

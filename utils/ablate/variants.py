@@ -57,9 +57,9 @@ ABLATIONS = [
         "Norm before each sublayer, or after its sum?",
         [
             Variant("pre-norm", {"norm_at": "pre"}),
-            Variant("pre-norm, warm-up of 30 steps", {"norm_at": "pre", "warmup": 30}),
+            Variant("pre-norm, short warm-up", {"norm_at": "pre", "warmup": 10}),
             Variant("post-norm", {"norm_at": "post"}),
-            Variant("post-norm, warm-up of 30 steps", {"norm_at": "post", "warmup": 30}),
+            Variant("post-norm, short warm-up", {"norm_at": "post", "warmup": 10}),
         ],
     ),
     Ablation(
