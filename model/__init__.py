@@ -12,21 +12,25 @@ from model.config import GPTConfig
 if TYPE_CHECKING:
     from model.adapt.few_rows import few_rows
     from model.attention import CausalSelfAttention
+    from model.bert import BertConfig, TinyBERT
     from model.generation.cache import KVCache
     from model.generation.loop import generate
     from model.generation.sampling import pick_next
-    from model.gpt import MLP, MODELS, Block, TinyGPT
+    from model.gpt import MLP, Block, TinyGPT
+    from model.kinds import MODELS
     from model.norm import Norm
     from model.positions import rope_table
 
 __all__ = [
     "MLP",
     "MODELS",
+    "BertConfig",
     "Block",
     "CausalSelfAttention",
     "GPTConfig",
     "KVCache",
     "Norm",
+    "TinyBERT",
     "TinyGPT",
     "few_rows",
     "generate",
@@ -37,10 +41,12 @@ __all__ = [
 HOMES = {  # module: its names above
     "adapt.few_rows": ("few_rows",),
     "attention": ("CausalSelfAttention",),
+    "bert": ("BertConfig", "TinyBERT"),
     "generation.cache": ("KVCache",),
     "generation.loop": ("generate",),
     "generation.sampling": ("pick_next",),
-    "gpt": ("MLP", "MODELS", "Block", "TinyGPT"),
+    "gpt": ("MLP", "Block", "TinyGPT"),
+    "kinds": ("MODELS",),
     "norm": ("Norm",),
     "positions": ("rope_table",),
 }

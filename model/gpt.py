@@ -294,7 +294,3 @@ class TinyGPT(nn.Module):
         c = self.config
         weights = sum(m.weight.numel() for m in self.modules() if isinstance(m, nn.Linear))
         return 6 * weights + 12 * c.n_layer * c.n_head * c.head_size * c.block_size
-
-
-MODELS: dict[str, tuple[type[GPTConfig], type[TinyGPT]]] = {"gpt": (GPTConfig, TinyGPT)}
-"""The kinds of model that a checkpoint may hold: a config and what is built from it."""

@@ -26,6 +26,11 @@ ORDER = {  # inside a room: what stands earlier may not import what stands later
     "adapt convert numpy_gpt",
     "data": "text hashes download store encode overlap gutenberg phases loader permutation sampler "
     "prepare mixture plots stories",
+    "tok": "base ids special pieces files cli storage char bpe",
+    "model": "setting rope_scaling config norm positions attention gpt bert kinds inside native "
+    "generation adapt convert numpy_gpt",
+    "data": "text hashes download store encode overlap phases loader permutation sampler prepare "
+    "mixture plots stories",
     "utils": "device recipe distill_config config runs distributed training writing native "
     "reporting hub ladder bench compress flags session forecast spread sweep serve",
 }
