@@ -23,6 +23,7 @@ PATTERNS = {
     "llama3": r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
     r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
     "spaces": r" ?[^ ]++| +(?![^ ])| ++",  # a blank and all up to the next one, line breaks as well
+    "metaspace": r" [^ ]*+|[^ ]++",  # as SentencePiece does: each blank begins a word
     "none": r"(?s:.+)",
 }
 ASCII = {  # the same for text without other letters, where `re` takes half of `regex`'s time
@@ -35,6 +36,7 @@ ASCII = {  # the same for text without other letters, where `re` takes half of `
     "llama3": r"'(?i:[sdmt]|ll|ve|re)|[^\r\nA-Za-z0-9]?[A-Za-z]+|[0-9]{1,3}"
     r"| ?[^\t-\r A-Za-z0-9]+[\r\n]*|[\t-\r ]*[\r\n]+|[\t-\r ]+(?![^\t-\r ])|[\t-\r ]+",
     "spaces": r" ?[^ ]+| +(?![^ ])| +",
+    "metaspace": r" [^ ]*|[^ ]+",
 }
 COARSE = {
     "gpt2": rf" ?[^{SPACE}]+|[{SPACE}]+(?![^{SPACE}])|[{SPACE}]",
@@ -52,6 +54,7 @@ CUTS = {  # (?r) looks from the end; what is left of the cut is never white spac
     "gpt4": r"(?r)\S(?=[^\S\r\n])|[\p{L}\p{N}](?=\s)",
     "llama3": r"(?r)\S(?=[^\S\r\n])|[\p{L}\p{N}](?=\s)",
     "spaces": r"(?r)[^ ](?= )",
+    "metaspace": r"(?r)[^ ](?= )",
 }
 
 

@@ -24,13 +24,21 @@ from tok.pieces import Batch, batches, check_texts, safe_pieces
 from tok.special import allowed, check_specials, special_parts
 from tok.storage import blame
 from tok.unigram.encode import Encoder
+from tok.unigram.interop import read_hf, save_hf
 from tok.unigram.lattice import Edge, Ids, Pieces, n_best, sample
+from tok.unigram.normalize import Normalizer
+from tok.unigram.sentencepiece import read_sentencepiece
 from tok.unigram.storage import Parts, laid_out, read_unigram, vocabulary, write_unigram
 from tok.unigram.train import learn
 
 MEMORY = 1 << 17  # words that encode remembers, about 250 bytes each
 FEW = 1 << 10  # the same for encode_iter
 SMALL, PIECE, BLOCK = 1 << 13, 1 << 16, 1 << 20  # characters at a time
+
+
+def whole(text: str) -> int:
+    """Where a text may be cut that is normalized as a whole: nowhere but at its beginning."""
+    return 0
 
 
 class UnigramTokenizer:
@@ -46,6 +54,8 @@ class UnigramTokenizer:
         self.pattern = parts.pattern
         self.scores = {t: score for t, (_, score) in parts.pieces.items() if score is not None}
         self._parts, self._split = parts, Splitter(parts.pattern)
+        self._normalize = Normalizer(parts.normalizer)
+        self._cut = whole if parts.normalizer else self._split.cut
         edges = {t: Edge(score, (parts.pieces[t][0],)) for t, score in self.scores.items()}
         self._pieces = Pieces(edges, self._spell)
         self._encoder = Encoder(self._pieces, self._split, MEMORY)
@@ -108,7 +118,7 @@ class UnigramTokenizer:
         """
         chosen = allowed(allowed_special, self.special_tokens)
         ids: list[int] = []
-        for piece in safe_pieces([text], chosen, self._split.cut, PIECE):
+        for piece in safe_pieces([text], chosen, self._cut, PIECE):
             ids += self._encode(self._encoder, chosen, piece)
         return ids
 
@@ -122,7 +132,7 @@ class UnigramTokenizer:
         """
         chosen = allowed(allowed_special, self.special_tokens)
         encoder = self._encoder.with_limit(FEW)
-        for piece in safe_pieces(check_texts(chunks), chosen, self._split.cut, SMALL):
+        for piece in safe_pieces(check_texts(chunks), chosen, self._cut, SMALL):
             yield from self._encode(encoder, chosen, piece)
 
     def encode_blocks(
@@ -138,7 +148,7 @@ class UnigramTokenizer:
         """
         chosen = allowed(allowed_special, self.special_tokens)
         task = partial(self._block, chosen)
-        jobs = safe_pieces(check_texts(chunks), chosen, self._split.cut, BLOCK)
+        jobs = safe_pieces(check_texts(chunks), chosen, self._cut, BLOCK)
         yield from in_order(task, jobs, workers)
 
     def encode_documents(
@@ -154,7 +164,7 @@ class UnigramTokenizer:
         Special tokens in it are plain text.
         """
         task = partial(self._batch, end)
-        jobs = batches(check_texts(documents), (), self._split.cut, BLOCK)
+        jobs = batches(check_texts(documents), (), self._cut, BLOCK)
         yield from in_order(task, jobs, workers)
 
     def n_best(self, text: str, n: int) -> list[tuple[list[int], float]]:
@@ -164,8 +174,8 @@ class UnigramTokenizer:
         """
         if n < 1:
             raise ValueError(f"n={n}; give 1 or more")
-        lattice = self._pieces.lattice(self._split.words(text))
-        return [(list(ids), score) for ids, score in n_best(lattice, n)]
+        lattice = self._pieces.lattice(self._split.words(self._normalize(text)))
+        return [(self._fused(ids), score) for ids, score in n_best(lattice, n)]
 
     def sample(self, text: str, *, alpha: float, seed: int) -> list[int]:
         """One way to write a text, drawn with probability in proportion to exp(alpha x score).
@@ -175,9 +185,9 @@ class UnigramTokenizer:
         """
         ids: list[int] = []
         random = Random(seed)
-        for word in self._split.words(text):
+        for word in self._split.words(self._normalize(text)):
             ids += sample(self._pieces.lattice([word]), alpha, random)
-        return ids
+        return self._fused(ids)
 
     def decode(self, ids: Iterable[int]) -> str:
         """Ids -> text; bytes that are not UTF-8 become U+FFFD. ValueError for an unknown id."""
@@ -206,6 +216,26 @@ class UnigramTokenizer:
         with blame(path):
             return cls(read_unigram(path))
 
+    @classmethod
+    def from_hf(cls, path: str | os.PathLike[str]) -> "UnigramTokenizer":
+        """Hugging Face's tokenizer.json. ValueError for what ours can't do exactly so."""
+        with blame(path, "bring back a whole one"):
+            return cls(read_hf(path))
+
+    @classmethod
+    def from_sentencepiece(cls, path: str | os.PathLike[str]) -> "UnigramTokenizer":
+        """SentencePiece's .model file: its ids, its way with blanks, its rules for characters.
+
+        So it is lossless only where SentencePiece is; texts come back as it reads them, the blank
+        in front included. ValueError for a file that is damaged, or no unigram model.
+        """
+        with blame(path, "bring back a whole one"):
+            return cls(read_sentencepiece(path))
+
+    def save_hf(self, path: str | os.PathLike[str]) -> None:
+        """Write a tokenizer.json for Hugging Face's tokenizers, which then gives the same ids."""
+        save_hf(path, self._parts, self._split.expression, self.vocab_size)
+
     def __reduce__(self) -> tuple[type["UnigramTokenizer"], tuple[Parts]]:
         return UnigramTokenizer, (self._parts,)
 
@@ -217,10 +247,22 @@ class UnigramTokenizer:
             return (self._parts.unknown,)
         raise ValueError(f"the vocabulary has no piece for {char!r}; leave it out")
 
+    def _plain(self, encoder: Encoder, text: str) -> list[int]:
+        return self._fused(encoder.encode(self._normalize(text)))
+
+    def _fused(self, ids: Iterable[int]) -> list[int]:
+        """One id for a run of unknown characters, as others have it."""
+        unknown, ids = self._parts.unknown, list(ids)
+        if unknown not in ids:
+            return ids
+        return [
+            i for i, before in zip(ids, [None, *ids], strict=False) if (i, i) != (unknown, before)
+        ]
+
     def _encode(self, encoder: Encoder, specials: Collection[str], text: str) -> list[int]:
         ids: list[int] = []
         for part, special in special_parts(text, specials):
-            ids += [self.special_tokens[part]] if special else encoder.encode(part)
+            ids += [self.special_tokens[part]] if special else self._plain(encoder, part)
         return ids
 
     def _block(self, specials: Collection[str], text: str) -> "array[int]":
@@ -230,7 +272,7 @@ class UnigramTokenizer:
         ids: list[int] = []
         for piece in batch:
             if piece is not None:
-                ids += self._encoder.encode(piece)
+                ids += self._plain(self._encoder, piece)
             elif end is not None:
                 ids.append(end)
         return id_array(self.vocab_size, ids)

@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 
 from tok.special import check_specials
 from tok.storage import VERSION, read, write_lines
+from tok.unigram.normalize import Step
 
-KEYS = ("pattern", "vocab_size", "special_tokens", "unknown", "bytes", "pieces")
+KEYS = ("normalizer", "pattern", "vocab_size", "special_tokens", "unknown", "bytes", "pieces")
 
 
 class Parts(NamedTuple):
@@ -17,7 +18,7 @@ class Parts(NamedTuple):
 
     pieces: text -> (id, score in nats), None for a piece that is never taken; bytes: their ids, for
     characters without a piece, None where a byte has none; unknown: the id of such a character
-    where there are no bytes.
+    where there are no bytes; normalizer: steps before the split (see `normalize.py`).
     """
 
     pieces: dict[str, tuple[int, float | None]]
@@ -25,6 +26,7 @@ class Parts(NamedTuple):
     special_tokens: dict[str, int]
     unknown: int | None
     pattern: str
+    normalizer: list[Step]
 
 
 def laid_out(pieces: dict[str, float], specials: Iterable[str], pattern: str) -> Parts:
@@ -40,7 +42,7 @@ def laid_out(pieces: dict[str, float], specials: Iterable[str], pattern: str) ->
         else:
             ids[text] = i, score
             i += 1
-    return Parts(ids, [*range(256)], {s: i + k for k, s in enumerate(specials)}, None, pattern)
+    return Parts(ids, [*range(256)], {s: i + k for k, s in enumerate(specials)}, None, pattern, [])
 
 
 def vocabulary(parts: Parts) -> dict[int, bytes]:
@@ -83,6 +85,7 @@ def write_unigram(path: str | os.PathLike[str], parts: Parts, vocab_size: int) -
     content = {
         "kind": "unigram",
         "version": VERSION,
+        "normalizer": parts.normalizer,
         "pattern": parts.pattern,
         "vocab_size": vocab_size,
         "special_tokens": parts.special_tokens,
@@ -101,7 +104,8 @@ def read_unigram(path: str | os.PathLike[str]) -> Parts:
         add(pieces, text, index(i), score)
     byte_ids = [None if i is None else index(i) for i in found["bytes"]]
     specials = {text: index(i) for text, i in found["special_tokens"].items()}
-    return Parts(pieces, byte_ids, specials, found["unknown"], found["pattern"])
+    pattern, steps = found["pattern"], found["normalizer"]
+    return Parts(pieces, byte_ids, specials, found["unknown"], pattern, steps)
 
 
 def add(pieces: dict[str, tuple[int, float | None]], text: str, i: int, score: Any) -> None:

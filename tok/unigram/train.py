@@ -13,7 +13,7 @@ from tok.unigram.trie import Trie, trie
 
 LONG = 48  # characters; longer words are learnt from in parts
 TILT = 10.0  # nats a character, so that products over a word of LONG neither vanish nor overflow
-SEEDS = 1_000_000
+SEEDS = 10  # times the pieces wanted
 RARE = 0.5  # expected occurrences; a piece with fewer is dropped
 KEEP, NEAR, ITERATIONS = 0.75, 1.1, 2
 Ends = tuple[tuple[int, ...], ...]  # for each end 1, 2, ...: pieces, by index, the longest first
@@ -40,18 +40,25 @@ def learn(
     """The `size` pieces that say the words best, with their log-probabilities, the best first.
 
     All single characters are among them. Fewer if the words give no more. `step(done)` is called
-    with the number of rounds.
+    after each round with the part of the way that is done, of `size`.
     """
-    trainer = Trainer(words)
+    trainer = Trainer(words, SEEDS * size)
+    near, first = int(NEAR * size), len(trainer.texts)
     while True:
         for _ in range(ITERATIONS):
             trainer.maximise(trainer.expect()[1])
         trainer.drop({k for k, s in enumerate(trainer.scores) if s == -inf})
-        step(size)
-        if len(trainer.texts) <= NEAR * size:
+        left = len(trainer.texts)
+        if left <= near:
             break
-        trainer.prune(max(int(NEAR * size), int(KEEP * len(trainer.texts))))
-    return trainer.final(size)
+        step(int(size * (log(first / left) / log(first / near))))
+        trainer.prune(max(near, int(KEEP * left)))
+    trainer.prune(size)
+    for _ in range(ITERATIONS):
+        trainer.maximise(trainer.expect()[1], keep=True)
+    step(size)
+    found = zip(trainer.texts, trainer.scores, strict=True)
+    return dict(sorted(found, key=lambda p: (-p[1], p[0])))
 
 
 class Trainer:
@@ -60,7 +67,7 @@ class Trainer:
     Single characters always stay, so that every word has a way.
     """
 
-    def __init__(self, words: Mapping[str, int], seeds: int = SEEDS):
+    def __init__(self, words: Mapping[str, int], seeds: int):
         parts: Counter[str] = Counter()
         for word in sorted(words):  # sums of floats depend on the order
             for i in range(0, len(word), LONG):
@@ -97,28 +104,26 @@ class Trainer:
                     count[k] += a[start] * x
         return total, count
 
-    def maximise(self, count: list[float], sparse: bool = True) -> None:
-        """New scores from expected counts (M-step); those that come too rarely become -inf.
+    def maximise(self, count: list[float], sparse: bool = True, keep: bool = False) -> None:
+        """New scores from expected counts (M-step). Pieces rarer than RARE get -inf; `keep`: RARE.
 
-        log(count / total) makes the likelihood greatest. `sparse` takes digamma for log, the step of
-        variational Bayes with a Dirichlet prior near 0: it makes rare pieces rarer.
+        log(count / total) makes the likelihood greatest. `sparse` takes digamma in place of log, as
+        variational Bayes with a Dirichlet prior near 0 does: it makes rare pieces rarer.
         """
         f = digamma if sparse else log
         kept = [
-            max(n, RARE) if len(t) == 1 else n if n >= RARE else 0.0
-            for n, t in zip(count, self.texts, strict=True)
+            n if n >= RARE else RARE if keep or length == 1 else 0.0
+            for n, length in zip(count, self.lengths, strict=True)
         ]
         total = f(sum(kept))
         self.scores = [f(n) - total if n else -inf for n in kept]
 
     def prune(self, size: int) -> None:
-        """Keep single characters and those `size` pieces whose loss would cost the most."""
+        """Keep `size` pieces: single characters, and those whose loss would cost the most."""
         loss = self.losses()
-        multiple = [k for k in loss if len(self.texts[k]) > 1]
-        multiple.sort(key=lambda k: (-loss[k], self.texts[k]))
-        singles = sum(len(t) == 1 for t in self.texts)
-        kept = set(multiple[: max(0, size - singles)])
-        self.drop({k for k, t in enumerate(self.texts) if len(t) > 1 and k not in kept})
+        longer = [k for k, length in enumerate(self.lengths) if length > 1]
+        longer.sort(key=lambda k: (-loss.get(k, -1.0), -self.scores[k], self.texts[k]))
+        self.drop(set(longer[max(0, size - len(self.texts) + len(longer)) :]))
 
     def losses(self) -> dict[int, float]:
         """How much log-likelihood goes if a piece is replaced by the best other way to write it.
@@ -169,13 +174,6 @@ class Trainer:
         self.lengths = [self.lengths[k] for k in left]
         self.scores = [self.scores[k] for k in left]
         self.words = [renumbered(ends, new) for ends in self.words]
-
-    def final(self, size: int) -> dict[str, float]:
-        """Single characters and the most probable pieces, `size` in all, the best first."""
-        order = sorted(zip(self.texts, self.scores, strict=True), key=lambda p: (-p[1], p[0]))
-        singles = [p for p in order if len(p[0]) == 1]
-        longer = [p for p in order if len(p[0]) > 1][: max(0, size - len(singles))]
-        return dict(sorted(singles + longer, key=lambda p: (-p[1], p[0])))
 
 
 def seed(words: Mapping[str, int], most: int) -> dict[str, int]:
