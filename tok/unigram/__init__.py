@@ -255,9 +255,8 @@ class UnigramTokenizer:
         unknown, ids = self._parts.unknown, list(ids)
         if unknown not in ids:
             return ids
-        return [
-            i for i, before in zip(ids, [None, *ids], strict=False) if (i, i) != (unknown, before)
-        ]
+        pairs = zip(ids, [None, *ids], strict=False)
+        return [i for i, before in pairs if i != unknown or before != unknown]
 
     def _encode(self, encoder: Encoder, specials: Collection[str], text: str) -> list[int]:
         ids: list[int] = []
