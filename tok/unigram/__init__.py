@@ -12,6 +12,7 @@ import os
 from array import array
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from functools import partial
+from math import inf
 from operator import index
 from random import Random
 
@@ -20,7 +21,7 @@ from tok.bpe.pretokenize import Splitter
 from tok.bpe.train import count_words
 from tok.bpe.workers import in_order
 from tok.ids import id_array
-from tok.pieces import Batch, batches, check_texts, safe_pieces
+from tok.pieces import Batch, batches, check_characters, check_texts, safe_pieces
 from tok.special import allowed, check_specials, special_parts
 from tok.storage import blame
 from tok.unigram.encode import Encoder
@@ -174,7 +175,7 @@ class UnigramTokenizer:
         """
         if n < 1:
             raise ValueError(f"n={n}; give 1 or more")
-        lattice = self._pieces.lattice(self._split.words(self._normalize(text)))
+        lattice = self._pieces.lattice(self._words(text))
         return [(self._fused(ids), score) for ids, score in n_best(lattice, n)]
 
     def sample(self, text: str, *, alpha: float, seed: int) -> list[int]:
@@ -184,8 +185,10 @@ class UnigramTokenizer:
         model has it, a large one takes the best.
         """
         ids: list[int] = []
+        if not 0 <= alpha < inf:
+            raise ValueError(f"alpha={alpha}; give 0 or more")
         random = Random(seed)
-        for word in self._split.words(self._normalize(text)):
+        for word in self._words(text):
             ids += sample(self._pieces.lattice([word]), alpha, random)
         return self._fused(ids)
 
@@ -214,7 +217,11 @@ class UnigramTokenizer:
     def load(cls, path: str | os.PathLike[str]) -> "UnigramTokenizer":
         """Read what `save` wrote. ValueError for anything else."""
         with blame(path):
-            return cls(read_unigram(path))
+            parts, size = read_unigram(path)
+            made = cls(parts)
+            if made.vocab_size != size:
+                raise ValueError(f"{made.vocab_size} ids, not the {size} promised; train it again")
+            return made
 
     @classmethod
     def from_hf(cls, path: str | os.PathLike[str]) -> "UnigramTokenizer":
@@ -246,6 +253,10 @@ class UnigramTokenizer:
         if self._parts.unknown is not None:
             return (self._parts.unknown,)
         raise ValueError(f"the vocabulary has no piece for {char!r}; leave it out")
+
+    def _words(self, text: str) -> list[str]:
+        check_characters(text, 0)
+        return self._split.words(self._normalize(text))
 
     def _plain(self, encoder: Encoder, text: str) -> list[int]:
         return self._fused(encoder.encode(self._normalize(text)))

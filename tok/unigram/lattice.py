@@ -42,7 +42,7 @@ class Pieces:
         self.single = {text for text in pieces if len(text) == 1}
         self.unknown = min((e.score for e in pieces.values()), default=0.0) - PENALTY
 
-    def best(self, word: str) -> tuple[Ids, float]:  # exercise: viterbi
+    def best(self, word: str) -> tuple[Ids, float]:
         """The ids of the best way, and its score (Viterbi)."""
         sums = [0.0, *[-inf] * len(word)]
         back: list[tuple[int, Ids]] = [(0, ())] * (len(word) + 1)
@@ -121,7 +121,7 @@ def log_sums(lattice: Lattice, alpha: float) -> list[float]:
     return sums
 
 
-def sample(lattice: Lattice, alpha: float, random: Random) -> Ids:  # exercise: sample
+def sample(lattice: Lattice, alpha: float, random: Random) -> Ids:
     """One way, drawn with probability proportional to exp(alpha x score).
 
     The sums from the left, then edges drawn from the right: P(edge | the way goes through its end)

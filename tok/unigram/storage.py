@@ -49,6 +49,8 @@ def vocabulary(parts: Parts) -> dict[int, bytes]:
     """Id -> bytes. ValueError for parts that are no tokenizer, with the piece that is wrong."""
     vocab: dict[int, bytes] = {}
     check_specials(parts.special_tokens)
+    if len(parts.bytes) != 256:
+        raise ValueError(f"{len(parts.bytes)} byte ids, not 256; give None for those missing")
     if not parts.pieces:
         raise ValueError("the vocabulary has no piece; give at least one")
     tokens = [(i, bytes([b])) for b, i in enumerate(parts.bytes) if i is not None]
@@ -65,8 +67,6 @@ def vocabulary(parts: Parts) -> dict[int, bytes]:
         raise ValueError(f"the ids are not 0 to {len(vocab) - 1}, each once; number them so")
     if parts.unknown is not None and parts.unknown not in parts.special_tokens.values():
         raise ValueError(f"unknown={parts.unknown} is no special token; name one")
-    if len(parts.bytes) != 256:
-        raise ValueError(f"{len(parts.bytes)} byte ids, not 256; give None for those missing")
     return dict(sorted(vocab.items()))
 
 
@@ -96,8 +96,11 @@ def write_unigram(path: str | os.PathLike[str], parts: Parts, vocab_size: int) -
     write_lines(path, content)
 
 
-def read_unigram(path: str | os.PathLike[str]) -> Parts:
-    """What `write_unigram` wrote. Any of several errors for another content: see `blame`."""
+def read_unigram(path: str | os.PathLike[str]) -> tuple[Parts, int]:
+    """What `write_unigram` wrote, and how many ids it promises.
+
+    Any of several errors for another content: see `blame`.
+    """
     found = read(path, "unigram", KEYS)
     pieces: dict[str, tuple[int, float | None]] = {}
     for i, text, score in found["pieces"]:
@@ -105,7 +108,7 @@ def read_unigram(path: str | os.PathLike[str]) -> Parts:
     byte_ids = [None if i is None else index(i) for i in found["bytes"]]
     specials = {text: index(i) for text, i in found["special_tokens"].items()}
     pattern, steps = found["pattern"], found["normalizer"]
-    return Parts(pieces, byte_ids, specials, found["unknown"], pattern, steps)
+    return Parts(pieces, byte_ids, specials, found["unknown"], pattern, steps), found["vocab_size"]
 
 
 def add(pieces: dict[str, tuple[int, float | None]], text: str, i: int, score: Any) -> None:

@@ -46,7 +46,7 @@ def learn(
     near, first = int(NEAR * size), len(trainer.texts)
     while True:
         for _ in range(ITERATIONS):
-            trainer.maximise(trainer.expect()[1])
+            trainer.maximise(trainer.expect()[1], least=size)
         trainer.drop({k for k, s in enumerate(trainer.scores) if s == -inf})
         left = len(trainer.texts)
         if left <= near:
@@ -55,7 +55,7 @@ def learn(
         trainer.prune(max(near, int(KEEP * left)))
     trainer.prune(size)
     for _ in range(ITERATIONS):
-        trainer.maximise(trainer.expect()[1], keep=True)
+        trainer.maximise(trainer.expect()[1], least=size)
     step(size)
     found = zip(trainer.texts, trainer.scores, strict=True)
     return dict(sorted(found, key=lambda p: (-p[1], p[0])))
@@ -81,7 +81,7 @@ class Trainer:
         root = trie({t: k for k, t in enumerate(count)})
         self.words = [ends_of(root, part) for part in parts]
 
-    def expect(self) -> tuple[float, list[float]]:  # exercise: expectation
+    def expect(self) -> tuple[float, list[float]]:
         """The log-likelihood of the words, and the expected count of each piece (E-step).
 
         Sums a over the ways from the left, b from the right: a piece comes a[start] x p x b[end] /
@@ -104,17 +104,17 @@ class Trainer:
                     count[k] += a[start] * x
         return total, count
 
-    def maximise(self, count: list[float], sparse: bool = True, keep: bool = False) -> None:
-        """New scores from expected counts (M-step). Pieces rarer than RARE get -inf; `keep`: RARE.
+    def maximise(self, count: list[float], sparse: bool = True, least: int = 0) -> None:
+        """New scores from expected counts (M-step). Rare pieces get -inf, but `least` pieces stay.
 
         log(count / total) makes the likelihood greatest. `sparse` takes digamma in place of log, as
         variational Bayes with a Dirichlet prior near 0 does: it makes rare pieces rarer.
         """
         f = digamma if sparse else log
-        kept = [
-            n if n >= RARE else RARE if keep or length == 1 else 0.0
-            for n, length in zip(count, self.lengths, strict=True)
-        ]
+        rare = [k for k, n in enumerate(count) if n < RARE and self.lengths[k] > 1]
+        rare.sort(key=lambda k: (-count[k], self.texts[k]))
+        gone = set(rare[max(0, least - len(count) + len(rare)) :])
+        kept = [0.0 if k in gone else max(n, RARE) for k, n in enumerate(count)]
         total = f(sum(kept))
         self.scores = [f(n) - total if n else -inf for n in kept]
 
