@@ -133,7 +133,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.dry_run:
             from utils.forecast import forecast
 
-            return forecast(settings, scratch)
+            return forecast(settings, scratch, args.resume)
     ended = run(settings, resume=args.resume, overfit=args.overfit)["stopped_by"]
     if ended.startswith("SIG"):
         return 128 + Signals[ended]

@@ -295,7 +295,7 @@ def test_dry_run_writes_nothing(text_file, capfd):
     ):
         assert words in said
     train.main(flags_for(text_file, "--minutes", "2", "--dry-run"))
-    assert "--minutes decides" in capfd.readouterr().out
+    assert "steps in --minutes 2, " in capfd.readouterr().out
 
 
 def test_memory_by_hand():
