@@ -43,6 +43,8 @@ class GPTConfig:
         "auto", "attention: PyTorch's fused kernel, or the plain equation"
     )
     window: int = setting(0, "attend to the last N tokens only, itself included; 0 = all")
+    experts: int = setting(0, "MLPs of a block, of which a router gives each token a few; 0 = one")
+    experts_top: int = setting(2, "experts that each token is given to")
 
     @property
     def kv_heads(self) -> int:
@@ -77,7 +79,7 @@ class GPTConfig:
 
     def __post_init__(self) -> None:
         check_choices(self)
-        for name in ("vocab_size", "block_size", "n_layer", "n_head", "d_model"):
+        for name in ("vocab_size", "block_size", "n_layer", "n_head", "d_model", "experts_top"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
         for name in ("d_ff", "head_dim"):
@@ -93,16 +95,13 @@ class GPTConfig:
             raise ValueError(f"emb_conv={self.emb_conv} must be 0 to block_size={self.block_size}")
         self.check_heads()
         check_scaling(*self.rope)
+        if self.experts and self.experts < self.experts_top:
+            raise ValueError(f"experts={self.experts} must be 0, or {self.experts_top} and more")
         if self.pos == "sinusoidal" and self.d_model % 2:
             near = self.d_model + self.n_head  # both are odd
-            raise ValueError(
-                f"pos=sinusoidal pairs waves, but d_model={self.d_model} is odd; try d_model={near}"
-            )
+            raise ValueError(f"pos=sinusoidal: d_model={self.d_model} is odd; try d_model={near}")
         if self.window and not 1 < self.window < self.block_size:
-            raise ValueError(
-                f"window={self.window} must be from 2 to block_size - 1 = {self.block_size - 1}; "
-                "0 attends to all"
-            )
+            raise ValueError(f"window={self.window} must be from 2 to {self.block_size - 1}, or 0")
 
     def check_heads(self) -> None:
         """Raise ValueError if d_model, n_head and n_kv_head do not divide as they must."""

@@ -15,6 +15,7 @@ from torch.utils.checkpoint import checkpoint
 
 from model.attention import CausalSelfAttention, LayerCache, Rope
 from model.config import GPTConfig
+from model.moe import MoE, active_weights
 from model.norm import Norm
 from model.positions import rope_table, sinusoid
 
@@ -83,7 +84,7 @@ class Block(nn.Module):
         self.norm1 = Norm(*shape)
         self.attn = CausalSelfAttention(config, causal=causal)
         self.norm2 = Norm(*shape)
-        self.mlp = MLP(config)
+        self.mlp = MoE(config, MLP) if config.experts else MLP(config)
 
     def forward(  # exercise: block
         self,
@@ -186,11 +187,11 @@ class TinyGPT(nn.Module):
         if self.conv is not None:
             self.conv[1:].normal_(0, 0.5)  # another mixture in each dimension; the newest counts 1
         for m in self.modules():
-            if isinstance(m, Block):  # 2 n_layer terms add up in the stream: keep their sum's size
-                for weight in (m.attn.proj.weight, m.mlp.down.weight):
-                    weight.div_(math.sqrt(2 * c.n_layer))
-                    if c.zero_init:
-                        weight.zero_()
+            if isinstance(m, CausalSelfAttention | MLP):  # 2 n_layer terms add up in the stream:
+                weight = m.down.weight if isinstance(m, MLP) else m.proj.weight
+                weight.div_(math.sqrt(2 * c.n_layer))  # keep their sum's size
+                if c.zero_init:
+                    weight.zero_()
 
     def hidden_states(self, idx: Tensor, cache: Cache | None = None) -> Tensor:
         """The residual stream after the last norm, idx (B,T) -> (B,T,C); `head` makes it logits.
@@ -254,8 +255,7 @@ class TinyGPT(nn.Module):
         """RoPE's tables at these positions, to rotate (B,H,T,D): (1,T,D/2) or (B,1,1,D/2) each."""
         cos, sin = self.cos, self.sin
         if len(cos) < T:  # where the model slides
-            cos, sin = rope_table(T, *self.config.rope)
-            cos, sin = cos.to(self.cos), sin.to(self.cos)
+            cos, sin = (table.to(self.cos) for table in rope_table(T, *self.config.rope))
         return cos[positions].unsqueeze(-3), sin[positions].unsqueeze(-3)
 
     def forward(  # exercise: loss
@@ -292,5 +292,4 @@ class TinyGPT(nn.Module):
         that the mask hides count, since both implementations of attention may multiply them.
         """
         c = self.config
-        weights = sum(m.weight.numel() for m in self.modules() if isinstance(m, nn.Linear))
-        return 6 * weights + 12 * c.n_layer * c.n_head * c.head_size * c.block_size
+        return 6 * active_weights(self) + 12 * c.n_layer * c.n_head * c.head_size * c.block_size

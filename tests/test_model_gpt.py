@@ -483,7 +483,7 @@ def test_a_state_dict_carries_the_model(tie):
         ({"n_head": 6, "n_kv_head": 12}, "n_head=6; try n_kv_head=6"),
         ({"n_kv_head": -1}, "n_kv_head=-1 does not divide n_head=3; try n_kv_head=1"),
         ({"n_head": 24, "qk_norm": True}, "qk_norm needs d_model/n_head of 2 or more"),
-        ({"window": -1}, "window=-1 must be from 2 to block_size - 1 = 11; 0 attends to all"),
+        ({"window": -1}, "window=-1 must be from 2 to 11, or 0"),
         ({"window": 1}, "window=1 must be"),
         ({"window": 12}, "window=12 must be"),
         ({"dropout": 1.0}, r"dropout=1.0 must be in \[0, 1\)"),

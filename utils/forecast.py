@@ -8,10 +8,12 @@ import time
 from functools import partial
 
 import torch
+from torch import nn
 from torch.utils._pytree import tree_leaves
 
 from data.sampler import Batch
 from model.adapt.lora import lora_state
+from model.moe import active_weights
 from utils.bench.timing import summary, take_turns
 from utils.config import Settings
 from utils.device import compiled, memory_advice, peak_memory, pick_device, wait
@@ -64,7 +66,11 @@ def size(session: Session) -> None:
     if cost := device.cost():
         print(f"note        {cost}")
     n, trained = state.model.n_params(), n_trained(session)
-    print(f"parameters  {n:,}" + (f", {trained:,} of them trained" if trained < n else ""))
+    weights = (m.weight.numel() for m in state.model.modules() if isinstance(m, nn.Linear))
+    idle = sum(weights) - active_weights(state.model)
+    some = f", {trained:,} of them trained" if trained < n else ""
+    some += f", {idle:,} of them idle at each token" if idle else ""
+    print(f"parameters  {n:,}{some}")
     if session.teacher:
         print(f"teacher     {session.teacher.n_params():,} parameters, which are only read")
     times = tokens * steps / session.data.meta["train_tokens"]

@@ -94,8 +94,11 @@ def walk(
 ) -> Iterator[tuple[str, nn.Module]]:
     """Each block's name and what `change` makes of it and its moments; the next reads its output.
 
-    ids (B,T) are calibration text.
+    ids (B,T) are calibration text. Raises ValueError for a model with experts, some of which may
+    read nothing of it.
     """
+    if E := model.config.experts:
+        raise ValueError(f"experts={E} can't be calibrated; round without --calibrate")
     T = ids.size(1)
     rope = model.rope(T, slice(T)) if model.config.pos == "rope" else None
     parts = [model.embed(part, slice(T)) for part in ids.split(AT_ONCE)]

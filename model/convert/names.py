@@ -8,7 +8,8 @@ from torch import Tensor
 
 State = Mapping[str, Tensor]  # a state dict; it stays as it is, and unchanged tensors are shared
 # what no peer differs in
-PLAIN: dict[str, Any] = {"norm_at": "pre", "qk_norm": False, "window": 0, "emb_conv": 0}
+PLAIN: dict[str, Any] = {"norm_at": "pre", "qk_norm": False, "window": 0}
+PLAIN |= {"emb_conv": 0, "experts": 0}
 NEAR = {  # models that we lack, as config.json and GGUF name them -> what they are, nearly
     "mistral": "llama with a sliding window",
     "mixtral": "llama with experts",

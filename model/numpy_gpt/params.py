@@ -57,6 +57,8 @@ def from_torch(state: Mapping[str, Any], c: GPTConfig, dtype: Any = np.float64) 
     """
     if c.rope_scaling:
         raise ValueError(f"rope_scaling={c.rope_scaling!r} is not computed here; use TinyGPT")
+    if c.experts:
+        raise ValueError(f"experts={c.experts} are not computed here; use TinyGPT")
     tied = {"head.weight"} if c.tie_weights else set()
     given = {name: tensor for name, tensor in state.items() if name not in tied}
     found = {name: tuple(tensor.shape) for name, tensor in given.items()}

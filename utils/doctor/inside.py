@@ -49,7 +49,7 @@ def not_finite(model: TinyGPT) -> Finding | None:
 def dead(blocks: dict[str, Row], mlp: str) -> Iterator[Finding]:
     """Blocks most of whose hidden units do nothing."""
     for name, row in blocks.items():
-        if row["dead_units"] > HALF:
+        if row.get("dead_units", 0) > HALF:
             seen = f"{row['dead_units']:.0%} of the MLP's units do nothing at any position"
             more = " or --mlp gelu" if mlp.startswith("relu") else " and a longer --warmup"
             yield Finding("warning", f"dead layer: {name}", seen, f"a lower --lr,{more}")

@@ -50,6 +50,8 @@ def export_html(run: Path, path: Path, dtype: str = "F16", which: str = "best") 
     model, tokenizer, checkpoint = load_model(run, which)
     if (kind := checkpoint.get("kind", "gpt")) != "gpt":
         raise ValueError(f"{run} is a model of kind {kind}; a page can run kind gpt only")
+    if model.config.experts:
+        raise ValueError(f"experts={model.config.experts}: a page has no router; train without")
     if (n := count(model)) > LARGEST:
         cure = "train a smaller one, or take --to gguf"
         raise ValueError(f"{run} has {n:,} parameters, a page at most {LARGEST:,}; {cure}")

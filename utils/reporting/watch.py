@@ -16,6 +16,7 @@ from torch.utils.hooks import RemovableHandle
 from data.loader import ordered_batches
 from model import TinyGPT
 from model.inside import attention_weights
+from model.moe import MoE
 from utils.device import Device
 from utils.reporting.csv import Table
 from utils.reporting.events import Callback, Evaluation, Event, Step, Watched
@@ -92,11 +93,10 @@ def listen(block: Any, row: Row) -> list[RemovableHandle]:
     def ends(_: Any, args: Any, y: Tensor) -> None:
         row["activation"] = size(y)
 
-    return [
-        block.attn.register_forward_pre_hook(attends),
-        block.mlp.down.register_forward_pre_hook(multiplies),
-        block.register_forward_hook(ends),
-    ]
+    hooks = [block.attn.register_forward_pre_hook(attends), block.register_forward_hook(ends)]
+    if not isinstance(block.mlp, MoE):  # each of whose units sees but some positions
+        hooks.append(block.mlp.down.register_forward_pre_hook(multiplies))
+    return hooks
 
 
 @contextmanager

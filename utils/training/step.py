@@ -8,6 +8,7 @@ from itertools import chain
 import torch
 from torch import Tensor, nn
 
+from model.moe import balance
 from utils.device import Device
 from utils.distributed import SINGLE, Distributed, sync_gradients
 from utils.training.objective import Batch, Objective
@@ -76,6 +77,7 @@ class TrainStep:
             sync_gradients(self.model, i == len(batches))
             with self.device.autocast():
                 nats, count = self.objective(self.model, self.device.move(batch))
+            nats = nats + count * balance(self.model)  # the same value: experts alone differ
             self.scaler.scale(nats / positions).backward()
             count = torch.as_tensor(count, device=nats.device)
             losses.append((nats.detach() / count.clamp(min=1e-9)).float())
