@@ -18,7 +18,7 @@ PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c .ci/co
 CODE = tok model data utils tests *.py
 
 .DEFAULT_GOAL = help
-.PHONY: help train sample eval plot doctor sweep bench serve import export numpy bpe-train tokenizers exercise failures ladder look notebooks format lint test test-slow clean
+.PHONY: help train sample eval plot doctor sweep ablate bench serve import export numpy bpe-train tokenizers exercise failures ladder look notebooks format lint test test-slow clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-10s %s\n", $$1, $$2}'
@@ -61,6 +61,9 @@ doctor: $(VENV)/.installed ## what looks wrong with a run, and what to try: RUN=
 
 sweep: $(VENV)/.installed ## try settings side by side: ARGS="--lr 1e-3 3e-3 --n_layer 2 4"
 	$(BIN)/python sweep.py $(or $(ARGS),$(SWEEP))
+
+ablate: $(VENV)/.installed ## one change at a time, with seeds, on two texts: ARGS="--only norm mlp"
+	$(BIN)/python -m utils.ablate $(ARGS)
 
 bench: $(VENV)/.installed ## tokens per second and memory
 	$(BIN)/python bench.py $(ARGS)

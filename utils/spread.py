@@ -48,7 +48,7 @@ class Difference:
 def difference(a: Sequence[float], b: Sequence[float]) -> Difference:
     """Compare two groups. Of a group of one the spread is taken to be the other's (pooled t)."""
     delta, many = mean(b) - mean(a), [x for x in (a, b) if math.isfinite(sd(x))]
-    if not many:
+    if not (many and a and b):
         return Difference(delta, *[math.nan] * 5)
     if len(many) == 1:
         s, n = sd(many[0]), len(many[0])

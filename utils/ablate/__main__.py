@@ -13,9 +13,9 @@ run; table.md, with means, spreads and differences; picture.png; and the runs, w
 from argparse import Namespace
 from collections.abc import Sequence
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 
-import train
 from tok.cli import Parser, run
 from tok.files import replacing
 from utils.ablate.loop import Notes, train_all
@@ -90,6 +90,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Time the steps, train, compare."""
     a = parser().parse_args(argv)
     plan = plan_of(a)
+    train = import_module("train")  # by name, as utils.chaos calls it: scripts lie above this room
     with Pool(train.run, a.jobs) as pool:
         if a.tune:
             print(tune(pool, plan, a.tune))

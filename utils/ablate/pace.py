@@ -41,12 +41,12 @@ def clock() -> Callable[[], float]:
     return time.process_time if alone else time.perf_counter
 
 
-def ratio(variant: Settings, baseline: Settings, rounds: int = ROUNDS) -> float:
+def ratio(variant: Settings, baseline: Settings) -> float:
     """How many times the baseline's step a variant's takes: the median over rounds of both."""
     from utils.bench.timing import take_turns
 
     steppers = {"baseline": stepper(baseline), "variant": stepper(variant)}
-    seconds = take_turns(steppers, rounds, warmup=5, clock=clock())
+    seconds = take_turns(steppers, ROUNDS, warmup=5, clock=clock())
     pairs = zip(seconds["variant"], seconds["baseline"], strict=True)
     return statistics.median(ours / theirs for ours, theirs in pairs)
 

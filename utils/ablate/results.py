@@ -14,7 +14,8 @@ from utils.spread import Difference, difference, mean, sd
 Row = dict[str, Any]
 LEVEL = 0.05  # of a comparison alone
 HEAD = ["variant", "parameters", "time of a step"]
-HEAD += ["bits per byte", "difference", "steps", "bits per byte", "difference"]
+HEAD += ["equal tokens: bits per byte", "difference"]
+HEAD += ["equal time: steps", "bits per byte", "difference"]
 
 
 def row_of(run: Run, figures: Mapping[str, Any]) -> Row:
@@ -103,12 +104,13 @@ class Results:
         if variant.name == BASELINE:
             return [spread(bits), ""]
         d = self.difference(text, variant, equal)
-        return [spread(bits), f"{signed(d.delta)} ± {d.margin:.3f} {self.mark(d)}".strip()]
+        margin = f" ± {d.margin:.3f}" if math.isfinite(d.margin) else ""  # not of one seed
+        return [spread(bits), f"{signed(d.delta)}{margin} {self.mark(d)}".strip()]
 
 
 def spread(xs: Sequence[float]) -> str:
-    """`1.234 ± 0.005`: mean and standard deviation."""
-    return f"{mean(xs):.3f} ± {sd(xs):.3f}"
+    """`1.234 ± 0.005`: mean and standard deviation; of one seed `1.234`."""
+    return f"{mean(xs):.3f}" + (f" ± {sd(xs):.3f}" if len(xs) > 1 else "")
 
 
 def signed(x: float) -> str:
