@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 BETTER, WORSE, UNSURE = "#2f7d6b", "#c4622d", "#8b9099"
 INK, FAINT, BAND = "#22262d", "#8b9099", "#eef0f3"
 LINEAR = 0.05  # bits per byte on either side of 0 that the axis shows without a logarithm
-TICKS = (0, 0.02, 0.05, 0.1, 0.3, 1)
+TICKS = (0, 0.03, 0.1, 0.3, 1)
 
 
 def heights(variants: Sequence[Variant]) -> list[float]:
