@@ -34,8 +34,6 @@ COMMANDS = {  # python -m utils.NAME: they stand on top of all
     *("ablate", "chaos", "compare", "doctor", "embed", "exercises", "failures", "judge", "look"),
     *("notebooks", "plot", "scaling", "settings_table", "tokenizer_report", "transfer"),
 }
-COMMANDS = {"ablate", "chaos", "compare", "doctor", "exercises", "failures", "judge", "look"}  # python -m
-COMMANDS |= {"notebooks", "plot", "settings_table", "tokenizer_report"}  # they stand on top of all
 DOCS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "data" / "README.md"]
 SCRIPTS = ["train.py", "sample.py", "eval.py", "sweep.py", "bench.py"]
 
