@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tok import END_OF_TEXT, BPETokenizer, CharTokenizer
+from tok import END_OF_TEXT, BPETokenizer, CharTokenizer, WordPieceTokenizer
 from tok.bpe.pretokenize import Splitter
 from tok.bpe.train import count_words
 from tok.pieces import OVERHEAD, batches
@@ -21,6 +21,7 @@ TEXT = f"{LETTERS} a ba ab aab{END_OF_TEXT}" * 3
 BPE = {p: BPETokenizer.train([TEXT], 265, pattern=p) for p in ("gpt2", "gpt4", "none")}
 END = 264
 CHAR = CharTokenizer.train([TEXT])
+WORDS = WordPieceTokenizer.train([TEXT], 40)
 few = st.text(st.sampled_from(LETTERS), max_size=30) | st.just(END_OF_TEXT)
 documents_of_chunks = st.lists(st.lists(few, max_size=4), max_size=8)
 
@@ -37,12 +38,12 @@ def flat(blocks):
     return [i for block in blocks for i in block]
 
 
-@pytest.mark.parametrize("tokenizer", [*BPE.values(), CHAR], ids=[*BPE, "char"])
+@pytest.mark.parametrize("tokenizer", [*BPE.values(), CHAR, WORDS], ids=[*BPE, "char", "words"])
 @pytest.mark.parametrize("size", [1, 7, 1000])
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(documents=documents_of_chunks, end=st.none() | st.integers(0, 300))
 def test_each_document_by_itself(monkeypatch, tokenizer, size, documents, end):
-    for name in ("tok.bpe.BLOCK", "tok.char.BLOCK"):
+    for name in ("tok.bpe.BLOCK", "tok.char.BLOCK", "tok.wordpiece.BLOCK"):
         monkeypatch.setattr(name, size)
     monkeypatch.setattr("tok.pieces.OVERHEAD", 1)
     want = one_by_one(tokenizer, documents, end)
@@ -51,9 +52,9 @@ def test_each_document_by_itself(monkeypatch, tokenizer, size, documents, end):
 
 
 @pytest.mark.parametrize("size", [50, 500])
-@pytest.mark.parametrize("tokenizer", [BPE["gpt2"], CHAR], ids=["bpe", "char"])
+@pytest.mark.parametrize("tokenizer", [BPE["gpt2"], CHAR, WORDS], ids=["bpe", "char", "words"])
 def test_two_processes_give_the_same(monkeypatch, tokenizer, size):
-    for name in ("tok.bpe.BLOCK", "tok.char.BLOCK"):
+    for name in ("tok.bpe.BLOCK", "tok.char.BLOCK", "tok.wordpiece.BLOCK"):
         monkeypatch.setattr(name, size)
     documents = [TEXT[i : i + i % 9] for i in range(100)] + [TEXT * 20, "", ["a", "", "b"]]
     want = one_by_one(tokenizer, documents, 7)

@@ -1,4 +1,4 @@
-"""Text <-> ids: byte-level BPE, unigram pieces and characters. Standard library and `regex` only.
+"""Text <-> ids: byte-level BPE, unigram, WordPiece, characters. Standard library and `regex` only.
 
 >>> from tok import BPETokenizer
 >>> tok = BPETokenizer.train(["low lower lowest"], 260)
@@ -8,25 +8,30 @@
 
 import os
 
-from tok.base import END_OF_TEXT, Tokenizer
+from tok.base import END_OF_TEXT, UNKNOWN, Tokenizer
 from tok.bpe import BPETokenizer
 from tok.char import CharTokenizer
 from tok.storage import read_kind
 from tok.unigram import UnigramTokenizer
+from tok.wordpiece import WordPieceTokenizer
 
 __all__ = [
     "END_OF_TEXT",
+    "KINDS",
+    "UNKNOWN",
     "BPETokenizer",
     "CharTokenizer",
     "Tokenizer",
     "UnigramTokenizer",
+    "WordPieceTokenizer",
     "load",
 ]
 
-KINDS: dict[str, type[BPETokenizer] | type[CharTokenizer] | type[UnigramTokenizer]] = {
+KINDS: dict[str, type[Tokenizer]] = {
     "bpe": BPETokenizer,
     "char": CharTokenizer,
     "unigram": UnigramTokenizer,
+    "wordpiece": WordPieceTokenizer,
 }
 
 

@@ -6,15 +6,17 @@ from collections.abc import Collection, Iterable, Iterator
 from typing import Protocol
 
 END_OF_TEXT = "<|endoftext|>"
+UNKNOWN = "[UNK]"  # stands for a word that a vocabulary can't spell
 
 
 class Tokenizer(Protocol):
-    """The methods that BPETokenizer and CharTokenizer share, for type hints.
+    """The methods that all tokenizers share, for type hints.
 
     Special tokens in a text are plain text unless `allowed_special` names them.
     """
 
     special_tokens: dict[str, int]
+    lossless: bool  # whether decode(encode(text)) is the text: only then do ids stand for its bytes
 
     @property
     def vocab_size(self) -> int:
@@ -54,6 +56,10 @@ class Tokenizer(Protocol):
 
     def decode_stream(self, ids: Iterable[int]) -> Iterator[str]:
         """Text as ids come in, whole characters only."""
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> "Tokenizer":
+        """Read what `save` wrote. ValueError for anything else."""
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write a JSON file that `tok.load` reads; the same tokenizer gives the same bytes."""

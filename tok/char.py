@@ -20,6 +20,8 @@ class CharTokenizer:
     `CharTokenizer("cab").encode("abba")` -> [0, 1, 1, 0]. ValueError for duplicates.
     """
 
+    lossless = True
+
     def __init__(self, chars: Iterable[str], special_tokens: Iterable[str] = ()):
         self.chars = list(chars)
         specials = check_specials(special_tokens)

@@ -12,13 +12,14 @@ from tok.files import as_text, output_file
 
 VERSION = 1
 COMMON = ("kind", "version", "sha256")
+ROWS = ("merges", "tokens", "pieces")  # lists that are written one item a line
 
 
 def as_lines(content: dict[str, Any]) -> bytes:
-    """JSON, one key a line, and one merge or piece a line."""
+    """JSON, one key a line, and one merge, token or piece a line."""
     lines = []
     for key, value in content.items():
-        if key in ("merges", "pieces"):
+        if key in ROWS:
             shown = "[\n" + ",\n".join(json.dumps(row, ensure_ascii=False) for row in value) + "\n]"
         else:
             shown = json.dumps(value, ensure_ascii=False)

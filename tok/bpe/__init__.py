@@ -44,6 +44,8 @@ class BPETokenizer:
     ours; one from elsewhere may lack some, and `encode` raises ValueError for them.
     """
 
+    lossless = True
+
     def __init__(
         self,
         vocab: dict[int, bytes],

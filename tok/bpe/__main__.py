@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator, Sequence
 
 import tok
-from tok.base import END_OF_TEXT
+from tok.base import END_OF_TEXT, UNKNOWN
 from tok.bpe import BPETokenizer
 from tok.bpe.workers import workers_for
 from tok.cli import Parser, Progress, run
@@ -86,9 +86,10 @@ def encode(args: argparse.Namespace) -> None:
         allowed_special="all" if args.special else "none",
         workers=workers_for(size) if args.workers is None else args.workers,
     )
-    separator = b""
+    separator, unknown, n = b"", tokenizer.special_tokens.get(UNKNOWN, -1), 0
     with output_file(args.out) as out:
         for block in filter(len, blocks):
+            n += block.count(unknown)
             if args.bin:
                 out.write(to_bytes(block))
             else:
@@ -96,6 +97,8 @@ def encode(args: argparse.Namespace) -> None:
                 separator = b" "
         if not args.bin:
             out.write(b"\n")
+    if n:
+        print(f"note: {n} {UNKNOWN}, for words that the vocabulary can't spell", file=sys.stderr)
 
 
 def decode(args: argparse.Namespace) -> None:

@@ -67,7 +67,7 @@ def learn(  # exercise: bpe-learn
     Equal counts go to the lexicographically greater pair of byte strings. `step` is called with
     how many are done. {"aab": 2, "ab": 1}, n=2 -> [(b"a", b"b"), (b"a", b"ab")].
     """
-    pairs = Pairs(words)
+    pairs = Pairs({as_chars(word): times for word, times in words.items()})
     tokens = [bytes([i]) for i in range(256)]
     queue = Queue(pairs.count, tokens)
     merges: list[tuple[bytes, bytes]] = []
@@ -81,14 +81,14 @@ def learn(  # exercise: bpe-learn
 
 
 class Pairs:
-    """Words as they stand, and for each pair of neighbours its count and the words that hold it.
+    """Words, a character a token; for each pair of neighbours its count and the words that hold it.
 
     `where` names a word once for each occurrence, and keeps words that have lost the pair since:
     asking the word is cheaper than keeping the list true. `count` is always true.
     """
 
     def __init__(self, words: Mapping[str, int]):  # exercise: pair-counts
-        self.words = [as_chars(w) for w in words]
+        self.words = list(words)
         self.times = list(words.values())
         self.where: dict[str, list[int]] = defaultdict(list)
         for i, word in enumerate(self.words):
