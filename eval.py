@@ -102,7 +102,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     model, tokenizer, checkpoint = load_model(path, a.ckpt)
     mixture = open_text(a, path, checkpoint)
     data = mixture.combined(load=True)
-    V, n_bytes, T = tokenizer.vocab_size, data.meta["val_bytes"], model.config.block_size
+    V, n_bytes, T = tokenizer.vocab_size, data.val_bytes, model.config.block_size
     if a.block_size < 0 or (a.block_size > T and not model.config.slides):
         raise ValueError(f"block_size={a.block_size} must be 1 to {T}, the model's; 0 = that")
     T = a.block_size or T
@@ -124,11 +124,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(f"{scores['model'].tokens:,} validation tokens\n")
     print(f"{'':12}{'val_loss':>10}{'ppl':>10}{'bits/byte':>11}")
     for name, score in scores.items():
-        print(f"{name:12}{score.loss:>10.4f}{score.ppl:>10.2f}{score.bits_per_byte:>11.4f}")
-    values = {
-        name: {"val_loss": s.loss, "ppl": s.ppl, "bits_per_byte": s.bits_per_byte}
-        for name, s in scores.items()
-    }
+        bits = f"{score.bits_per_byte:.4f}" if score.bytes else "-"
+        print(f"{name:12}{score.loss:>10.4f}{score.ppl:>10.2f}{bits:>11}")
+    if not n_bytes:
+        print("note: no bits per byte, for the ids do not keep the text: case, spaces, [UNK]")
+    values = {name: {"val_loss": s.loss, "ppl": s.ppl} | s.figures for name, s in scores.items()}
     text = {"text": data.meta["name"], "text_sha256": data.meta["text_sha256"]}
     origin = {"checkpoint": a.ckpt, "step": checkpoint["step"], **text}
     write_json(path / ("eval-other.json" if a.data else "eval.json"), {**origin, **values})

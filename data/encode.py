@@ -1,16 +1,18 @@
 """Texts -> ids: a tokenizer for them, and files of ids, a document at a time in bounded memory."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 
+import numpy as np
 from tqdm import tqdm
 
 import tok
 from data.text import documents
-from tok import END_OF_TEXT, Tokenizer
+from tok import END_OF_TEXT, UNKNOWN, Tokenizer
 from tok.bpe.workers import workers_for
 from tok.pieces import safe_pieces
+from tok.train import TRAINERS
 
 BLOCK = 1 << 20  # characters
 
@@ -38,24 +40,29 @@ def make_tokenizer(
     *,
     ends: bool,
     workers: int = 1,
+    specials: Sequence[str] = (),
 ) -> Tokenizer:
-    """Train a `char` or `bpe` tokenizer on documents, or load the one at the path `kind`."""
-    if kind == "char":  # each must have an id; merges, though, are learnt from training text only
-        specials = (END_OF_TEXT,) if ends else ()
+    """Train a tokenizer of a kind in `tok.train` on documents, or load the one at the path `kind`.
+
+    `specials` are special tokens that a new one has beside <|endoftext|>.
+    """
+    if kind == "char":  # each must have an id; others learn from the training text only
+        specials = (END_OF_TEXT, *specials) if ends else specials
         docs = chain(train, val)
         pieces = (piece for doc in docs for piece in safe_pieces(doc, specials, len, BLOCK))
         return tok.CharTokenizer(sorted(set[str]().union(*pieces)), specials)
-    if kind == "bpe":
-        with tqdm(desc="learning merges", delay=1, leave=False, disable=None) as bar:
-            return tok.BPETokenizer.train(
+    if kind in TRAINERS:
+        with tqdm(desc="learning tokens", delay=1, leave=False, disable=None) as bar:
+            return TRAINERS[kind](
                 train,
                 vocab,
-                special_tokens=(END_OF_TEXT,),
+                special_tokens=(END_OF_TEXT, *specials),
                 workers=workers,
                 step=lambda done: bar.update(done - bar.n),
             )
     if not Path(kind).is_file():
-        raise ValueError(f"tokenizer={kind!r} is neither char nor bpe nor a tokenizer's file")
+        known = " nor ".join(TRAINERS)
+        raise ValueError(f"tokenizer={kind!r} is neither {known} nor a tokenizer's file")
     return tok.load(kind)
 
 
@@ -83,3 +90,15 @@ def write_ids(
             n -= 1
             out.truncate(n * ids.itemsize)
     return n
+
+
+def unknown_line(tokenizer: Tokenizer, ids: np.ndarray) -> str:
+    """What to say if some ids are [UNK]: their words are lost."""
+    unknown = tokenizer.special_tokens.get(UNKNOWN)
+    n = 0 if unknown is None else int(np.count_nonzero(ids == unknown))
+    if not n:
+        return ""
+    return (
+        f"{n:,} of {len(ids):,} tokens ({n / len(ids):.2%}) are {UNKNOWN}: words that the "
+        "vocabulary can't spell; train one on text like this"
+    )

@@ -22,7 +22,7 @@ from typing import Any
 
 from data import hashes
 from data.download import SOURCES, fetch, known_texts
-from data.encode import make_tokenizer, shown, write_ids
+from data.encode import make_tokenizer, shown, unknown_line, write_ids
 from data.hashes import clean_sha256, file_sha256, remembered, sha256
 from data.overlap import overlap, overlap_line
 from data.store import FORMAT, check_out, map_tokens, meta_text, new_directory, open_dataset
@@ -31,6 +31,7 @@ from tok import END_OF_TEXT
 from tok.bpe.workers import workers_for
 from tok.cli import Parser, run
 from tok.storage import fingerprint
+from tok.train import TRAINERS
 
 
 @dataclass(frozen=True)
@@ -193,9 +194,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     p.add_argument("source", nargs="+", metavar="|".join((*SOURCES, "FILE")))
     p.add_argument("--from", dest="copy", metavar="FILE", help="a copy of the known text on disk")
     p.add_argument(
-        "--tokenizer", default="bpe", help="char, bpe, or a tokenizer's file (default bpe)"
+        "--tokenizer",
+        default="bpe",
+        help=f"{', '.join(TRAINERS)}, or a tokenizer's file (default bpe)",
     )
-    p.add_argument("--vocab", type=int, default=1000, help="size of a new BPE (default 1000)")
+    p.add_argument(
+        "--vocab", type=int, default=1000, help="size of a new one (default 1000)"
+    )
     p.add_argument(
         "--doc_sep", default=END_OF_TEXT, help=f"what divides documents (default {END_OF_TEXT})"
     )
@@ -226,6 +231,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     if overlap_line(meta):
         print(f"warning: {overlap_line(meta)}", file=sys.stderr)
+    made = open_dataset(a.out)
+    for split, ids in ("training", made.train), ("validation", made.val):
+        if line := unknown_line(made.tokenizer, ids):
+            print(f"warning: in {split} {line}", file=sys.stderr)
 
 
 if __name__ == "__main__":

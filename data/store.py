@@ -42,6 +42,11 @@ class TokenDataset:
         """The id of <|endoftext|> if the text was divided into documents, else None."""
         return end_id(self.meta, self.tokenizer)
 
+    @property
+    def val_bytes(self) -> int:
+        """Bytes that validation's ids stand for; 0 if the tokenizer does not keep a text."""
+        return int(self.meta["val_bytes"]) if self.tokenizer.lossless else 0
+
 
 def end_id(meta: dict[str, Any], tokenizer: tok.Tokenizer) -> int | None:
     """The same, from a checkpoint's meta.json; a pretrained model has learnt from documents."""

@@ -83,7 +83,9 @@ def differing(settings: Sequence[Values]) -> list[str]:
 
 
 def with_spread(xs: Sequence[float], digits: int) -> str:
-    """`1.2345 ± 0.0123`, without the spread if there is none."""
+    """`1.2345 ± 0.0123`, without the spread if there is none; `-` if one is not known."""
+    if any(map(math.isnan, xs)):
+        return "-"
     s, form = sd(xs), f",.{digits}f"
     return f"{mean(xs):{form}}" + (f" ± {s:{form}}" if s > 0 else "")
 
@@ -126,6 +128,9 @@ def report(groups: Sequence[Group]) -> str:
         lines += [[label, *(with_spread(g.of(figure), digits) for g in groups)]]
     figure, why = measure(groups)
     said = [f"note: {why}"] if why else []
+    if any(math.isnan(x) for g in groups for x in g.of(figure)):
+        said.append("note: nor do bits per byte, where a tokenizer does not keep the text")
+        letters, groups = letters[:1], groups[:1]
     for letter, g in zip(letters[1:], groups[1:], strict=True):
         d = difference(groups[0].of(figure), g.of(figure))
         said.append(f"{letter} - A, {SHOWN[figure][0]}: {verdict(d)}")

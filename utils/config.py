@@ -16,6 +16,7 @@ from model.config import GPTConfig
 from model.setting import check_choices, setting
 from tok import END_OF_TEXT
 from tok.cli import unknown_name
+from tok.train import TRAINERS
 from utils.distill_config import DistillConfig
 
 
@@ -24,8 +25,8 @@ class DataConfig:
     """Which text, and how it becomes tokens."""
 
     data: str = setting("data/tiny.txt", "a text file, or a directory written by data.prepare")
-    tokenizer: str = setting("bpe", "char, bpe, or the path of a tokenizer's file")
-    vocab: int = setting(1000, "size of the BPE vocabulary to train")
+    tokenizer: str = setting("bpe", "char, bpe, wordpiece, or the path of a tokenizer's file")
+    vocab: int = setting(1000, "size of the vocabulary to train")
     doc_sep: str = setting(END_OF_TEXT, "separator between two documents of the text")
     sampling: Literal["shuffle", "random"] = setting(
         "shuffle", "each window once per epoch, or windows drawn with replacement"
@@ -250,7 +251,7 @@ def recorded_settings(values: dict[str, Any], run: Path | None = None) -> Settin
     """
     before = {"sampling": "random", "attn_dropout": values.get("dropout", 0.0)}
     settings = settings_from({**before, **values})
-    if run is None or settings.data.tokenizer in ("char", "bpe"):
+    if run is None or settings.data.tokenizer in TRAINERS:
         return settings
     own = replace(settings.data, tokenizer=str(run / "tokenizer.json"))
     return replace(settings, data=own)

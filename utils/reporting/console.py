@@ -8,6 +8,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from data.encode import unknown_line
 from data.overlap import overlap_line
 from data.store import TokenDataset
 from model.attention import AUTO
@@ -41,6 +42,8 @@ def headlines(
         yield "note    it is prepared already: tokenizer, vocab and doc_sep do not apply"
     if line := overlap_line(meta):
         yield f"note    {line}"
+    if line := unknown_line(data.tokenizer, data.val):
+        yield f"note    in validation {line}"
     attention = AUTO if settings.model.attn == "auto" else settings.model.attn
     trained = sum(p.numel() for p in state.model.parameters() if p.requires_grad)
     n = state.model.n_params()
@@ -133,9 +136,10 @@ class Console:
         """Print a score, and whether it is the best."""
         score = e.score
         sources = "".join(f"  {name} {own.loss:.4f}" for name, own in e.sources.items())
+        bits = f"  {score.bits_per_byte:.3f} bits/byte" if score.bytes else ""
         self.print(
-            f"step {e.step}/{e.steps}  val loss {score.loss:.4f}  ppl {score.ppl:.2f}  "
-            f"{score.bits_per_byte:.3f} bits/byte{sources}" + ("  best so far" if e.best else "")
+            f"step {e.step}/{e.steps}  val loss {score.loss:.4f}  ppl {score.ppl:.2f}"
+            f"{bits}{sources}" + ("  best so far" if e.best else "")
         )
 
     def close(self) -> None:

@@ -59,7 +59,7 @@ class MetricsCSV:
             score = event.score
             row = {"step": event.step, "tokens": event.tokens, "seconds": event.seconds}
             row |= {"val_loss": score.loss, "val_ppl": score.ppl}
-            row |= {"val_bits_per_byte": score.bits_per_byte}
+            row |= {f"val_{name}": value for name, value in score.figures.items()}
             row |= {f"val_loss_{name}": own.loss for name, own in event.sources.items()}
             self.table.write(row)
 

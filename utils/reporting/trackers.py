@@ -32,7 +32,7 @@ def scalars(event: Event) -> dict[str, float]:
         return {f"train/{name}": value for name, value in values.items()}
     if isinstance(event, Evaluation):
         score = event.score
-        values = {"loss": score.loss, "ppl": score.ppl, "bits_per_byte": score.bits_per_byte}
+        values = {"loss": score.loss, "ppl": score.ppl, **score.figures}
         values |= {f"loss/{name}": own.loss for name, own in event.sources.items()}
         return {f"val/{name}": value for name, value in values.items()}
     if isinstance(event, Watched):

@@ -34,7 +34,8 @@ class Listener:
         if isinstance(event, Interval):
             answer = self.report(self.percent, event.train_loss, None)
         if isinstance(event, Evaluation):
-            answer = self.report(self.percent, event.score.loss, event.score.bits_per_byte)
+            bits = event.score.figures.get("bits_per_byte")
+            answer = self.report(self.percent, event.score.loss, bits)
         if answer == PRUNE:
             raise Pruned
         if answer == STOP:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from tok import KINDS
 from utils.config import FIELDS, Settings, coerce
 from utils.flags import is_default, settings_of
 
@@ -69,6 +70,12 @@ class Sweep:
     space: Mapping[str, Choices]  # the seed is none of it
     seeds: Sequence[int] = ()  # none: the config's
     tokens: int = 0
+
+    def __post_init__(self) -> None:
+        kinds = self.space.get("tokenizer")
+        for kind in kinds if isinstance(kinds, list) and self.measure == "bits_per_byte" else []:
+            if kind in KINDS and not KINDS[kind].lossless:
+                raise ValueError(f"tokenizer={kind} has no bits per byte to rank by; drop it")
 
     @property
     def varied(self) -> list[str]:

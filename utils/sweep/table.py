@@ -34,11 +34,18 @@ class Point:
     @property
     def score(self) -> float:
         """The mean of `measure` over seeds, less is better; inf while there is none."""
-        return mean([run[self.measure] for run in self.runs]) if self.runs else math.inf
+        score = mean([run[self.measure] for run in self.runs]) if self.runs else math.inf
+        return math.inf if math.isnan(score) else score
 
     def finish(self) -> float:
         """All seeds are done: note it, and give the score."""
+        scores = [run[self.measure] for run in self.runs]
         self.status, self.note = "done" if math.isfinite(self.score) else "diverged", ""
+        if any(map(math.isnan, scores)):
+            self.status, self.note = (
+                "done",
+                "no bits per byte: the tokenizer loses text",
+            )
         return self.score
 
 

@@ -47,8 +47,7 @@ def evaluate_all(
     """Score every source's validation split: (all together, each by name)."""
     how = batch_size, device, block_size
     parts = {
-        name: evaluate(model, objective, d.val, d.meta["val_bytes"], *how)
-        for name, d in datasets.items()
+        name: evaluate(model, objective, d.val, d.val_bytes, *how) for name, d in datasets.items()
     }
     first, *others = parts.values()
     return sum(others, first), parts

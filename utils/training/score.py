@@ -11,7 +11,10 @@ def perplexity(loss: float) -> float:  # exercise: perplexity
 
 @dataclass(frozen=True)
 class Score:
-    """Result over a split: summed nats, tokens predicted, and the bytes of text they stand for."""
+    """Result over a split: summed nats, tokens predicted, and the bytes of text they stand for.
+
+    Where they don't stand for a text byte by byte, as with a tokenizer that loses case, bytes is 0.
+    """
 
     nats: float
     tokens: int
@@ -34,5 +37,13 @@ class Score:
 
     @property
     def bits_per_byte(self) -> float:  # exercise: bits-per-byte
-        """Bits per byte of text: comparable across tokenizers, as loss and perplexity are not."""
+        """Bits per byte of text: comparable across tokenizers, as loss and perplexity are not.
+
+        Of a score without bytes it has no meaning: see `figures`.
+        """
         return self.nats / math.log(2) / self.bytes
+
+    @property
+    def figures(self) -> dict[str, float]:
+        """Bits per byte where there are bytes, else nothing."""
+        return {"bits_per_byte": self.bits_per_byte} if self.bytes else {}

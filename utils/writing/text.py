@@ -23,7 +23,7 @@ def start_ids(tokenizer: Tokenizer, prompt: str, end: int | None) -> list[int]:
     if ids := start + tokenizer.encode(prompt):
         return ids
     try:
-        return tokenizer.encode("\n")
+        return tokenizer.encode("\n") or tokenizer.encode(".")  # WordPiece has no line breaks
     except ValueError:  # a text of one line, by characters: any token will do
         return [0]
 
