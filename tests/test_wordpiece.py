@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from conftest import make_text, shared_texts
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import tok as room
@@ -69,6 +69,7 @@ def test_awkward_texts_as_bert_has_them(how, text):
 
 
 @pytest.mark.parametrize("how", HOW)
+@settings(deadline=None)  # the first call imports transformers
 @given(text=anything)
 @example("a\ua7cbb")
 def test_any_text_as_bert_has_it(how, text):
@@ -220,6 +221,7 @@ def test_pairs_by_hand():
         WordPieceTokenizer(["[UNK]", "a"]).encode_pair("a")
 
 
+@settings(deadline=None)
 @given(a=st.integers(0, 12), b=st.integers(0, 12), length=st.integers(5, 30))
 def test_pairs_are_cut_as_bert_cuts_them(a, b, length):
     t, hf = both(HOW[0])
