@@ -1,4 +1,4 @@
-"""`python -m tok.train --kind bpe|char|wordpiece FILES`: learn a tokenizer of any kind.
+"""`python -m tok.train --kind bpe|char|unigram|wordpiece FILES`: learn a tokenizer of any kind.
 
 python -m tok.train --kind wordpiece data/tiny.txt --vocab 1000 --out tok/wordpiece.json
 echo "Once upon a time" | python -m tok.bpe encode --tokenizer tok/wordpiece.json
@@ -16,6 +16,7 @@ from tok.bpe.workers import workers_for
 from tok.char import CharTokenizer
 from tok.cli import Parser, Progress, run
 from tok.files import check_writable
+from tok.unigram import UnigramTokenizer
 from tok.wordpiece import WordPieceTokenizer
 
 Texts = Iterable[str | Iterable[str]]
@@ -37,15 +38,20 @@ def characters(
 TRAINERS: dict[str, Callable[..., Tokenizer]] = {  # (texts, vocab_size, special_tokens=, workers=)
     "char": characters,
     "bpe": BPETokenizer.train,
+    "unigram": UnigramTokenizer.train,
     "wordpiece": WordPieceTokenizer.train,
 }
-EXTRAS = {"bpe": ("pattern",), "wordpiece": ("lowercase", "min_frequency")}  # flags of one kind
+EXTRAS = {  # flags of some kinds only
+    "bpe": ("pattern",),
+    "unigram": ("pattern",),
+    "wordpiece": ("lowercase", "min_frequency"),
+}
 
 
 def extras(args: argparse.Namespace) -> dict[str, Any]:
     """What only this kind of tokenizer takes. ValueError for a flag that it does not."""
-    given = {name: getattr(args, name) for names in EXTRAS.values() for name in names}
-    given = {name: value for name, value in given.items() if value is not None}
+    names = {name for names in EXTRAS.values() for name in names}
+    given = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
     if others := sorted(given.keys() - set(EXTRAS.get(args.kind, ()))):
         flag = {"lowercase": "cased"}.get(others[0], others[0])
         raise ValueError(f"--{flag} does not go with --kind {args.kind}; drop it")
@@ -64,7 +70,9 @@ def parser() -> Parser:
     )
     p.add_argument("--no-special", action="store_true", help="none but those the kind itself has")
     p.add_argument("--workers", type=int, help="processes; default: the CPUs, 1 for small files")
-    p.add_argument("--pattern", help="bpe: gpt2, gpt4, none or a regular expression (gpt2)")
+    p.add_argument(
+        "--pattern", help="bpe, unigram: gpt2, gpt4, spaces, none or a regular expression"
+    )
     p.add_argument(
         "--cased", dest="lowercase", action="store_false", help="wordpiece: keep case and accents"
     )

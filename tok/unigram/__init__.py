@@ -49,8 +49,11 @@ class UnigramTokenizer:
     Make one by `train`, `from_pieces`, `load`, `from_hf` or `from_sentencepiece`.
     """
 
+    lossless = True  # once trained; an imported one may change texts, or lack characters
+
     def __init__(self, parts: Parts):
         self.vocab = vocabulary(parts)
+        self.lossless = not parts.normalizer and parts.unknown is None
         self.special_tokens = dict(parts.special_tokens)
         self.pattern = parts.pattern
         self.scores = {t: score for t, (_, score) in parts.pieces.items() if score is not None}
