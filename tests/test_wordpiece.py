@@ -14,8 +14,8 @@ import tok as room
 from tok import END_OF_TEXT, WordPieceTokenizer
 from tok.wordpiece.pair import fit
 
-WORDS = "un ##want ##ed ##a ##ran ##n r ##é é e ##e 中 文 ##文 a ##b b ##s ' ’ , ! - # [ ] UN É ك ߽ ##߽ İ i"
-WORDS += " 각 ##가 ᄀ ##ᅡ ##ᆨ ß ss ς σ ##σ Σ \U0001f642 x ##x ##\u0301 ##\u302e ẞ \ua7cb"
+WORDS = "un ##want ##ed ##a ##ran ##n r ##é é e ##e 中 文 ##文 a ##b b ##s ' ’ , ! - # [ ] UN É ك"
+WORDS += " ߽ ##߽ İ i 각 ##가 ᄀ ##ᅡ ##ᆨ ß ss ς σ ##σ Σ \U0001f642 x ##x ##\u0301 ##\u302e ẞ \ua7cb"
 VOCAB = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS.split()]
 AWKWARD = [
     "",

@@ -1,30 +1,46 @@
-r"""Tokenizers side by side on one text: characters, bytes, our BPE at several sizes, others.
+r"""Tokenizers side by side on one text: characters, bytes, BPE at several sizes, the other kinds.
 
     python -m utils.tokenizer_report data/tiny.txt --vocab 256 512 1024 2048 4096
     python -m utils.tokenizer_report my.txt --tokenizer tok/bpe.json gpt2/
+    python -m utils.tokenizer_report my.txt --vocab 1000 --steps 350 --seed 1 2 3
 
-A folder given to --tokenizer holds GPT-2's vocab.json and merges.txt. BPE is learnt from the first
-90 % of the text, and all tokenizers are measured on the last 10 %. Prints a table in Markdown and
+A folder given to --tokenizer holds GPT-2's vocab.json and merges.txt. Tokenizers are learnt from
+the first 90 % of the text, and all are measured on the last 10 %. Prints a table in Markdown and
 the ten longest tokens of each; draws bytes per token over the vocabulary's size to a PNG.
+
+With --steps a small model is trained with each kind. WordPiece does not keep a text, so that all of
+these read the text as it keeps it: in lowercase, a blank between words and signs. Then bits per
+byte compare.
 """
 
 import argparse
-from collections.abc import Iterable, Sequence
+import sys
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 import tok
+from data.encode import unknown_line
 from tok import BPETokenizer, CharTokenizer, Tokenizer
 from tok.cli import Parser, Progress, run
 from tok.files import read_text, replacing
+from tok.train import TRAINERS
+from tok.wordpiece.basic import Splitter
+from utils.spread import mean, sd
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+    from utils.training.score import Score
+
 COLUMNS = "| tokenizer | vocabulary | tokens | bytes per token | tokens per word | single bytes |"
 RULE = "| --- | ---: | ---: | ---: | ---: | ---: |"
 BYTES, BPE = "bytes", "bpe"  # names of rows
+OTHERS = ("unigram", "wordpiece")  # beside characters and BPE, at the largest vocabulary
+TRAINED = "| tokenizer | vocabulary | parameters | tokens | nats per token | bits per byte |"
 
 
 @dataclass(frozen=True)
@@ -94,7 +110,60 @@ def study(text: str, args: argparse.Namespace) -> list[Row]:
     for found in learnt:
         name = BYTES if found.vocab_size == 256 else BPE
         rows.append(measure(name, found, text[cut:]))
+    for kind in OTHERS:
+        try:
+            made = TRAINERS[kind]([text[:cut]], max(args.vocab), special_tokens=())
+        except ValueError as e:
+            print(f"note: no {kind}: {e}", file=sys.stderr)
+            continue
+        name = kind if made.lossless else f"{kind} (lossy)"
+        rows.append(measure(name, made, text[cut:]))
     return rows + [measure(Path(path).name, load(path), text[cut:]) for path in args.tokenizer]
+
+
+def plain(text: str) -> str:
+    """A text as WordPiece keeps it: "It's  A dog." -> "it ' s a dog ."."""
+    return " ".join(Splitter().words(text))
+
+
+def trained_score(
+    train_ids: np.ndarray, held: np.ndarray, V: int, n_bytes: int, steps: int, seed: int
+) -> "tuple[int, Score]":
+    """Parameters and score of the model that the ladder trains, with another seed."""
+    import torch
+
+    from model import TinyGPT
+    from utils.device import Device
+    from utils.ladder.gpt_numpy import config
+    from utils.ladder.gpt_torch import train
+    from utils.training.evaluate import evaluate
+    from utils.training.objective import next_token
+
+    torch.manual_seed(seed)
+    model = TinyGPT(config(V))
+    for _ in train(model, train_ids, steps, seed):
+        pass
+    device = Device(torch.device("cpu"), torch.float32)
+    return model.n_params(), evaluate(model, next_token, held, n_bytes, 64, device)
+
+
+def trained_rows(text: str, vocab: int, steps: int, seeds: Sequence[int]) -> Iterator[str]:
+    """A row for each kind: the same model, as many steps, on the text as WordPiece keeps it."""
+    text = plain(text)
+    cut = int(len(text) * 0.9)
+    n_bytes = len(text[cut:].encode())
+    for kind, learn in TRAINERS.items():
+        made = learn([text if kind == "char" else text[:cut]], vocab, special_tokens=())
+        ids = [np.array(made.encode(part)) for part in (text[:cut], text[cut:])]
+        if line := unknown_line(made, ids[1]):
+            raise ValueError(f"{kind}: {line}; bits per byte would leave out what these words cost")
+        found = [trained_score(*ids, made.vocab_size, n_bytes, steps, seed) for seed in seeds]
+        loss, bits = ([getattr(s, name) for _, s in found] for name in ("loss", "bits_per_byte"))
+        spread = f" ± {sd(bits):.4f}" if len(bits) > 1 else ""
+        yield (
+            f"| {kind} | {made.vocab_size:,} | {found[0][0]:,} | {len(ids[1]):,} "
+            f"| {mean(loss):.3f} | {mean(bits):.4f}{spread} |"
+        )
 
 
 def draw_rows(axes: "Axes", rows: Sequence[Row]) -> None:
@@ -138,13 +207,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     p.add_argument("--vocab", type=int, nargs="+", default=[256, 512, 1024, 2048, 4096])
     p.add_argument("--tokenizer", nargs="+", default=[], metavar="PATH", help="others to measure")
     p.add_argument("--pattern", default="gpt2", help="gpt2, gpt4, none or a regular expression")
+    p.add_argument(
+        "--steps", type=int, default=0, help="also train a model with each kind, so many steps"
+    )
+    p.add_argument("--seed", type=int, nargs="+", default=[1, 2, 3], help="of the models (1 2 3)")
     p.add_argument("--plot", default="runs/tokens.png", metavar="PNG", help="runs/tokens.png")
     args = p.parse_args(argv)
-    rows = study(read_text(args.file), args)
+    text = read_text(args.file)
+    rows = study(text, args)
     print("\n".join([COLUMNS, RULE, *map(str, rows)]))
     for row in (r for r in rows if any(len(token) > 1 for token in r.longest)):
         print(f"\nlongest of {row.name} {row.vocab_size:,}: {' '.join(map(repr, row.longest))}")
     Path(args.plot).parent.mkdir(parents=True, exist_ok=True)
+    if args.steps:
+        print(f"\n{args.steps} steps, seeds {args.seed}, the text as WordPiece keeps it:")
+        print("\n".join(["", TRAINED, RULE]))
+        for line in trained_rows(text, max(args.vocab), args.steps, args.seed):
+            print(line, flush=True)
     draw(rows, f"BPE learnt from {Path(args.file).name}, and others, on its last tenth", args.plot)
     print(f"\nplot: {args.plot}")
     return 0

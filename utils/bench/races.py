@@ -21,6 +21,7 @@ from model import TinyGPT, few_rows, generate
 from model.attention import AUTO
 from model.generation.compiled import CompiledStep
 from utils.bench.busy import STEPS, busy_loops, contenders
+from utils.bench.kinds import other_kinds
 from utils.bench.limits import Limits, free_memory
 from utils.bench.peers import (
     NanoGPT,
@@ -214,6 +215,8 @@ def bench_tokenizer(a: Namespace, device: Device, limits: Limits, say: Say) -> I
     megabytes = len(text.encode()) / 1e6
     yield Race(f"BPE train, {a.vocab:,} tokens", train, megabytes)
     yield Race("BPE encode", encode, megabytes)
+    for work, who in other_kinds(text, a.vocab, a.workers, a.peers):
+        yield Race(work, who, megabytes)
 
 
 def bench_busy(a: Namespace, device: Device, limits: Limits, say: Say) -> Iterator[Race]:
