@@ -25,9 +25,7 @@ class DataConfig:
     """Which text, and how it becomes tokens."""
 
     data: str = setting("data/tiny.txt", "a text file, or a directory written by data.prepare")
-    tokenizer: str = setting(
-        "bpe", "char, bpe, unigram, wordpiece, or the path of a tokenizer's file"
-    )
+    tokenizer: str = setting("bpe", "char, bpe, unigram, wordpiece, or a tokenizer's file")
     vocab: int = setting(1000, "size of the vocabulary to train")
     doc_sep: str = setting(END_OF_TEXT, "separator between two documents of the text")
     sampling: Literal["shuffle", "random"] = setting(

@@ -154,14 +154,15 @@ def trained_rows(text: str, vocab: int, steps: int, seeds: Sequence[int]) -> Ite
     n_bytes = len(text[cut:].encode())
     for kind, learn in TRAINERS.items():
         made = learn([text if kind == "char" else text[:cut]], vocab, special_tokens=())
-        ids = [np.array(made.encode(part)) for part in (text[:cut], text[cut:])]
-        if line := unknown_line(made, ids[1]):
+        learnt, held = (np.array(made.encode(part)) for part in (text[:cut], text[cut:]))
+        if line := unknown_line(made, held):
             raise ValueError(f"{kind}: {line}; bits per byte would leave out what these words cost")
-        found = [trained_score(*ids, made.vocab_size, n_bytes, steps, seed) for seed in seeds]
+        how = learnt, held, made.vocab_size, n_bytes, steps
+        found = [trained_score(*how, seed) for seed in seeds]
         loss, bits = ([getattr(s, name) for _, s in found] for name in ("loss", "bits_per_byte"))
         spread = f" ± {sd(bits):.4f}" if len(bits) > 1 else ""
         yield (
-            f"| {kind} | {made.vocab_size:,} | {found[0][0]:,} | {len(ids[1]):,} "
+            f"| {kind} | {made.vocab_size:,} | {found[0][0]:,} | {len(held):,} "
             f"| {mean(loss):.3f} | {mean(bits):.4f}{spread} |"
         )
 
