@@ -93,7 +93,7 @@ def loop(session: "Session", stop: Interrupt, overfit: bool) -> str:
 
         lr = lr_at(state.step, steps, o)
         for group in state.optimizer.param_groups:
-            group["lr"] = lr
+            group["lr"] = lr * group.get("lr_scale", 1)
         with clock("data"):
             batches = session.sampler.batches(0 if overfit else state.step)
         with clock("steps"):

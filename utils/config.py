@@ -18,6 +18,7 @@ from tok import END_OF_TEXT
 from tok.cli import unknown_name
 from tok.train import TRAINERS
 from utils.distill_config import DistillConfig
+from utils.mup_config import check_mup
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,9 @@ class OptimConfig:
     beta1: float = setting(0.9, "decay of AdamW's mean of the gradient")
     beta2: float = setting(0.99, "decay of AdamW's mean of the squared gradient")
     momentum: float = setting(0.95, "decay of Muon's mean of the gradient")
+    mup_width: int = setting(
+        0, "muP: the width whose learning rate this one shares, at one head size; 0 = none"
+    )
     grad_clip: float = setting(1.0, "clip the gradient's norm to this; 0 = never")
 
     def __post_init__(self) -> None:
@@ -77,7 +81,7 @@ class OptimConfig:
         for name in ("beta1", "beta2", "momentum"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be in [0, 1)")
-        for name in ("warmup", "weight_decay", "grad_clip"):
+        for name in ("warmup", "weight_decay", "grad_clip", "mup_width"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name}={getattr(self, name)} must be 0 or more")
 
@@ -157,6 +161,8 @@ class Settings:
             raise ValueError("optimizer=muon needs full matrices; use --parallel ddp, or adamw")
         if self.train.parallel == "fsdp" and self.quantize.bits:
             raise ValueError("quantize rounds whole rows, not shards; use --parallel ddp")
+        tied, sharded = self.model.tie_weights, self.train.parallel == "fsdp"
+        check_mup(self.optim.mup_width, tied=tied, lora=self.lora.lora, sharded=sharded)
         if self.lora.lora:
             self.check_lora()
 

@@ -37,8 +37,8 @@ from utils.training.checkpoint import TrainState, keep_newest, load_checkpoint
 from utils.training.evaluate import evaluate_all
 from utils.training.interrupt import Interrupt
 from utils.training.models import first_model
+from utils.training.mup import optimizer_for
 from utils.training.objective import next_token
-from utils.training.optim import make_optimizer, muon_groups
 from utils.training.score import Score
 from utils.training.step import TrainStep
 from utils.training.teacher import objective_of, taught_by
@@ -117,9 +117,7 @@ class Session:
         if s.parallel == "fsdp":
             model = apply_fsdp(model, self.device, dist)
         dist.reseed(s.seed)
-        matrices = muon_groups(model) if o.optimizer == "muon" else None
-        how: dict[str, Any] = {"matrices": matrices, "dtype": self.device.dtype}
-        optimizer, scaler = make_optimizer(model.parameters(), o, **how), self.device.scaler()
+        optimizer, scaler = optimizer_for(model, o, self.device.dtype), self.device.scaler()
         settings = {**flat(self.settings), "dtype": self.device.precision}  # auto no longer
         self.teacher, origin = taught_by(*given, self.keep, self.device.device)
         return TrainState(model, optimizer, scaler, settings, self.data.meta, source, origin)

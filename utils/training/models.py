@@ -22,6 +22,7 @@ from tok.storage import fingerprint
 from utils.config import Settings, flat, recorded_settings
 from utils.runs import RUNS, check_apart, run_dir
 from utils.training.checkpoint import fitting, load_checkpoint, model_config, same_model
+from utils.training.mup import scale_init
 
 State = Mapping[str, Tensor]
 Source = dict[str, str]  # a run, which of its checkpoints, and the sum of its weights
@@ -246,7 +247,7 @@ def check_start(last: dict[str, Any], settings: Settings) -> None:
     """Raise ValueError if a run that goes on is asked for another start, or for other adapters."""
     then = recorded_settings(last["settings"])
     old, new = flat(then), flat(settings)
-    kept = "init", "teacher", "lora", "lora_alpha", "lora_targets", "lora_rs"
+    kept = "init", "teacher", "mup_width", "lora", "lora_alpha", "lora_targets", "lora_rs"
     for name in (*kept, *(f.name for f in fields(QuantizeConfig))):
         same = old[name] == new[name]
         if name in ("init", "teacher") and old[name] and new[name]:
@@ -273,7 +274,7 @@ def first_model(
     if last is None and settings.train.init:
         return pretrained_model(settings, config, data.meta["tokenizer_sha256"], dtype, keep)
     if last is None:
-        return TinyGPT(config), None
+        return scale_init(TinyGPT(config), settings.optim), None
     check_start(last, settings)
     if settings.train.init:  # a pretrained model may have ids that no token has
         config = replace(config, vocab_size=model_config(last).vocab_size)
