@@ -38,9 +38,12 @@ COMMANDS = {  # python -m utils.NAME: they stand on top of all
     "adapt convert numpy_gpt",
     "data": "text hashes download store encode overlap phases loader permutation sampler prepare "
     "mixture plots stories",
-    "utils": "device recipe distill_config config runs distributed training writing native "
-    "reporting hub ladder bench compress flags session forecast spread sweep serve",
+    "utils": "device recipe parabola distill_config mup_config config runs distributed training "
+    "writing native reporting hub ladder bench compress flags session forecast spread sweep serve",
 }
+COMMANDS = {"chaos", "compare", "doctor", "exercises", "failures", "judge", "look"}  # python -m
+COMMANDS |= {"notebooks", "plot", "scaling", "settings_table", "tokenizer_report", "transfer"}
+# they stand on top of all
 DOCS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "data" / "README.md"]
 SCRIPTS = ["train.py", "sample.py", "eval.py", "sweep.py", "bench.py"]
 
