@@ -33,17 +33,7 @@ ORDER = {  # inside a room: what stands earlier may not import what stands later
 COMMANDS = {  # python -m utils.NAME: they stand on top of all
     *("ablate", "chaos", "compare", "doctor", "embed", "exercises", "failures", "judge", "look"),
     *("notebooks", "plot", "scaling", "settings_table", "tokenizer_report", "transfer"),
-    "tok": "base ids special pieces files cli storage char bpe wordpiece train",
-    "model": "setting rope_scaling config norm positions attention gpt inside native generation "
-    "adapt convert numpy_gpt",
-    "data": "text hashes download store encode overlap phases loader permutation sampler prepare "
-    "mixture plots stories",
-    "utils": "device recipe parabola distill_config mup_config config runs distributed training "
-    "writing native reporting hub ladder bench compress flags session forecast spread sweep serve",
 }
-COMMANDS = {"chaos", "compare", "doctor", "exercises", "failures", "judge", "look"}  # python -m
-COMMANDS |= {"notebooks", "plot", "scaling", "settings_table", "tokenizer_report", "transfer"}
-# they stand on top of all
 DOCS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "data" / "README.md"]
 SCRIPTS = ["train.py", "sample.py", "eval.py", "sweep.py", "bench.py"]
 
