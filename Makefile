@@ -18,8 +18,7 @@ PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c .ci/co
 CODE = tok model data utils tests *.py
 
 .DEFAULT_GOAL = help
-.PHONY: help train sample eval plot doctor sweep ablate bench serve import export numpy bpe-train tokenizers exercise failures ladder look notebooks format lint test test-slow clean
-.PHONY: help train sample eval plot doctor sweep scaling-law transfer bench serve import export numpy bpe-train tokenizers exercise failures ladder look notebooks format lint test test-slow clean
+.PHONY: help train sample eval plot doctor sweep ablate scaling-law transfer bench serve import export numpy bpe-train tokenizers exercise failures ladder look notebooks format lint test test-slow clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-10s %s\n", $$1, $$2}'
@@ -65,6 +64,7 @@ sweep: $(VENV)/.installed ## try settings side by side: ARGS="--lr 1e-3 3e-3 --n
 
 ablate: $(VENV)/.installed ## one change at a time, with seeds, on two texts: ARGS="--only norm mlp"
 	$(BIN)/python -m utils.ablate $(ARGS)
+
 scaling-law: $(VENV)/.installed ## sizes x budgets, a fit, a prediction put to the test: half an hour
 	$(BIN)/python -m utils.scaling $(ARGS)
 
