@@ -5,11 +5,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 import tok
 from data import hashes
+from data.classes import class_texts
 from data.encode import make_tokenizer
 from data.hashes import clean_sha256, remembered, sha256
 from data.phases import check_weights, parse_counts
@@ -40,7 +42,7 @@ class Mixture:
         meta = {**first.meta, **{k: sum(m[k] for m in metas) for k in added}}
         overlaps = [m.get("val_overlap", 0.0) * m["val_tokens"] for m in metas]
         meta["val_overlap"] = sum(overlaps) / meta["val_tokens"]
-        meta["name"] = " ".join(self.datasets)
+        meta["name"], meta["sources"] = " ".join(self.datasets), list(self.datasets)
         meta["text_sha256"] = sha256("".join(m["text_sha256"] for m in metas).encode())
         if not load:
             return replace(first, meta=meta)
@@ -69,7 +71,12 @@ def loads(path: Path) -> bool:
 
 
 def common_tokenizer(
-    paths: Sequence[str], tokenizer: str, vocab: int, doc_sep: str, scratch: str | Path | None
+    paths: Sequence[str],
+    tokenizer: str,
+    vocab: int,
+    doc_sep: str,
+    scratch: str | Path | None,
+    specials: Sequence[str] = (),
 ) -> str:
     """A tokenizer's file for all: the given one, a prepared source's, or one trained on them all.
 
@@ -79,7 +86,8 @@ def common_tokenizer(
     if Path(tokenizer).is_file() or own:
         return str(own[0] if own else tokenizer)
     texts = [remembered(Path(p), clean_sha256, keep=not scratch) for p in paths]
-    key = sha256(json.dumps([texts, tokenizer, vocab, doc_sep]).encode())
+    kind = " ".join([tokenizer, *specials])
+    key = sha256(json.dumps([texts, kind, vocab, doc_sep]).encode())
     path = Path(scratch or hashes.CACHE) / f"tokenizer-{key[:12]}.json"
     if not loads(path):
         train, val = zip(*(split_text(text_file(p), doc_sep) for p in paths), strict=True)
@@ -90,6 +98,7 @@ def common_tokenizer(
             chain.from_iterable(documents(text, doc_sep) for text in val),
             ends=True,
             workers=workers_for(sum(Path(p).stat().st_size for p in paths)),
+            specials=specials,
         )
         path.parent.mkdir(parents=True, exist_ok=True)
         made.save(path)
@@ -104,18 +113,23 @@ def open_mixture(
     vocab: int = 1000,
     doc_sep: str = END_OF_TEXT,
     scratch: str | Path | None = None,
+    specials: Sequence[str] = (),
+    classes: bool = False,
 ) -> Mixture:
     """Prepare and open every text of `mixture`, or `data` alone. A name is a path without ending.
 
-    What must be made lies in the cache, or in the directory `scratch`. ValueError if two were
+    What must be made lies in the cache, or in the directory `scratch`; a tokenizer that is made has
+    `specials`, too. With `classes` each text is one (`data.classes`). ValueError if two were
     prepared with different tokenizers, or one is too short to be scored.
     """
-    weights = parse_mixture(data, mixture)
+    sep = unescape(doc_sep)
+    weights = class_texts(data, mixture, sep, scratch) if classes else parse_mixture(data, mixture)
     if len(weights) > 1:
-        tokenizer = common_tokenizer(list(weights), tokenizer, vocab, unescape(doc_sep), scratch)
+        tokenizer = common_tokenizer(list(weights), tokenizer, vocab, sep, scratch, specials)
+    how: dict[str, Any] = {"tokenizer": tokenizer, "vocab": vocab, "doc_sep": doc_sep}
     datasets: dict[str, TokenDataset] = {}
     for path in weights:
-        made = prepared(path, tokenizer=tokenizer, vocab=vocab, doc_sep=doc_sep, scratch=scratch)
+        made = prepared(path, **how, scratch=scratch, specials=specials)
         datasets[Path(path).stem] = open_dataset(made, keep=not scratch)
     if len({dataset.meta["tokenizer_sha256"] for dataset in datasets.values()}) > 1:
         raise ValueError(

@@ -25,7 +25,15 @@ from data.download import SOURCES, fetch, known_texts
 from data.encode import make_tokenizer, shown, unknown_line, write_ids
 from data.hashes import clean_sha256, file_sha256, remembered, sha256
 from data.overlap import overlap, overlap_line
-from data.store import FORMAT, check_out, map_tokens, meta_text, new_directory, open_dataset
+from data.store import (
+    FORMAT,
+    check_out,
+    document_end,
+    map_tokens,
+    meta_text,
+    new_directory,
+    open_dataset,
+)
 from data.text import SPLITS, Text, documents, join, split_text, text_file, unescape
 from tok import END_OF_TEXT
 from tok.bpe.workers import workers_for
@@ -77,10 +85,12 @@ def write_prepared(
     vocab: int = 1000,
     doc_sep: str = END_OF_TEXT,
     name: str = "",
+    specials: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Tokenize both splits into the directory `out`, which appears whole or not at all.
 
-    Each split is a text: chunks that can be read again and again, such as [string].
+    Each split is a text: chunks that can be read again and again, such as [string]. A tokenizer
+    that is trained has `specials`, too.
     Returns its meta.json as a dict. Raises ValueError if `out` holds something else already.
     """
     out = Path(out)
@@ -93,12 +103,13 @@ def write_prepared(
         documents(val, doc_sep),
         ends=known.divided,
         workers=workers_for(known.train_bytes),
+        specials=specials,
     )
-    if known.divided and END_OF_TEXT not in made.special_tokens:
+    end = document_end(made) if known.divided else None
+    if known.divided and end is None:
         raise ValueError(
             f"the text has documents, but the tokenizer has no {END_OF_TEXT}; train one with it"
         )
-    end = made.special_tokens[END_OF_TEXT] if known.divided else None
     with new_directory(out) as new:
         a, b, saved = new / "train.bin", new / "val.bin", new / "tokenizer.json"
         made.save(saved)
@@ -153,6 +164,7 @@ def prepared(
     vocab: int = 1000,
     doc_sep: str = END_OF_TEXT,
     scratch: str | Path | None = None,
+    specials: Sequence[str] = (),
 ) -> Path:
     """The prepared directory for `data`: itself if it is one, else made from the text file, once.
 
@@ -164,7 +176,8 @@ def prepared(
     if data.is_dir():
         return data
     text = remembered(data, clean_sha256, keep=not scratch)
-    given = Path(tokenizer).read_bytes() if Path(tokenizer).is_file() else tokenizer.encode()
+    is_file = Path(tokenizer).is_file()
+    given = Path(tokenizer).read_bytes() if is_file else " ".join([tokenizer, *specials]).encode()
     key = json.dumps([FORMAT, text, sha256(given), vocab, doc_sep])
     out = hashes.CACHE / f"{data.stem}-{sha256(key.encode())[:12]}"
     if scratch and not (out / "meta.json").exists():
@@ -174,10 +187,9 @@ def prepared(
     if out.exists():  # what is left of an entry of our own cache
         shutil.rmtree(out)
     train, val = split_text(text_file(data), doc_sep)
+    how: dict[str, Any] = {"tokenizer": tokenizer, "vocab": vocab, "doc_sep": doc_sep}
     try:
-        meta = write_prepared(
-            out, train, val, tokenizer=tokenizer, vocab=vocab, doc_sep=doc_sep, name=data.name
-        )
+        meta = write_prepared(out, train, val, **how, name=data.name, specials=specials)
     except OSError:
         if not (out / "meta.json").exists():
             raise  # else another process has just made the same
@@ -198,9 +210,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         default="bpe",
         help=f"{', '.join(TRAINERS)}, or a tokenizer's file (default bpe)",
     )
-    p.add_argument(
-        "--vocab", type=int, default=1000, help="size of a new one (default 1000)"
-    )
+    p.add_argument("--vocab", type=int, default=1000, help="size of a new one (default 1000)")
     p.add_argument(
         "--doc_sep", default=END_OF_TEXT, help=f"what divides documents (default {END_OF_TEXT})"
     )

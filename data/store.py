@@ -50,7 +50,13 @@ class TokenDataset:
 
 def end_id(meta: dict[str, Any], tokenizer: tok.Tokenizer) -> int | None:
     """The same, from a checkpoint's meta.json; a pretrained model has learnt from documents."""
-    return None if meta.get("documents") == 1 else tokenizer.special_tokens.get(END_OF_TEXT)
+    return None if meta.get("documents") == 1 else document_end(tokenizer)
+
+
+def document_end(tokenizer: tok.Tokenizer) -> int | None:
+    """The id after each document: <|endoftext|>, or [SEP] of a BERT from elsewhere; or None."""
+    specials = tokenizer.special_tokens
+    return specials.get(END_OF_TEXT, specials.get("[SEP]"))
 
 
 def meta_text(meta: dict[str, Any]) -> str:

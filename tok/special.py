@@ -3,6 +3,8 @@
 import re
 from collections.abc import Collection, Iterable, Iterator
 
+BERT_TOKENS = ("[CLS]", "[SEP]", "[PAD]", "[MASK]")  # what a BERT's rows are made with
+
 
 def check_specials(special_tokens: Iterable[str]) -> list[str]:
     """Special tokens as a list; ValueError for an empty one, a duplicate or a lone string."""
