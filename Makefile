@@ -18,7 +18,7 @@ PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c .ci/co
 CODE = tok model data utils tests *.py
 
 .DEFAULT_GOAL = help
-.PHONY: help train sample eval plot doctor sweep ablate scaling-law transfer bench serve import export numpy bpe-train tokenizers exercise failures ladder look notebooks format lint test test-slow clean
+.PHONY: help train sample eval plot doctor sweep ablate scaling-law transfer bench serve import export numpy bpe-train tokenizers embed exercise failures ladder look notebooks format lint test test-slow clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-10s %s\n", $$1, $$2}'
@@ -91,6 +91,9 @@ bpe-train: $(VENV)/.installed ## train a tokenizer: VOCAB=1000 TEXT=data/tiny.tx
 
 tokenizers: $(VENV)/.installed ## compare tokenizers on a text: TEXT=data/tiny.txt
 	$(BIN)/python -m utils.tokenizer_report $(TEXT) $(ARGS)
+
+embed: $(VENV)/.installed ## lines of a file as vectors, by a BERT: RUN=bert_tiny TEXT=lines.txt
+	@$(BIN)/python -m utils.embed $(RUN) $(TEXT) $(ARGS)
 
 exercise: $(VENV)/.installed-dev ## write a function of ours again: ARGS="start 7"
 	@$(BIN)/python -m utils.exercises $(ARGS)

@@ -18,8 +18,8 @@ from utils.config import recorded_settings
 from utils.runs import latest_run, run_dir
 
 if TYPE_CHECKING:  # what needs torch is imported by `main`, not for --help or a wrong flag
-    from data.mixture import Mixture
     from model import TinyGPT
+    from utils.tasks.table import Task
     from utils.training.score import Score
 
 TOKENS_AT_ONCE = 1 << 14  # in one batch of windows
@@ -42,23 +42,26 @@ def parse(argv: Sequence[str] | None) -> Namespace:
     return p.parse_args(argv)
 
 
-def open_text(a: Namespace, path: Path, checkpoint: dict[str, Any]) -> "Mixture":
-    """The text to score: the run's own, or a.data through the run's tokenizer."""
+def open_task(a: Namespace, path: Path, checkpoint: dict[str, Any]) -> "Task":
+    """What the run learns, on the text to score: its own, or a.data through its tokenizer."""
     from data.mixture import open_mixture
+    from utils.tasks.table import task_of
     from utils.training.checkpoint import same_data
 
-    own = recorded_settings(checkpoint["settings"], path).data
+    settings = recorded_settings(checkpoint["settings"], path)
+    own = settings.data
     if not a.data and "train_tokens" not in checkpoint["data"]:
         raise ValueError(f"{path} is a pretrained model without a text; give --data")
     if a.data:
         own = replace(own, data=a.data, mixture="", tokenizer=str(path / "tokenizer.json"))
-    mixture = open_mixture(**own.text)
+    settings = replace(settings, data=own)
+    mixture = open_mixture(**settings.text)
     meta = mixture.combined().meta
     if not a.data:
         same_data(checkpoint["data"], meta)
     elif meta["tokenizer_sha256"] != checkpoint["data"]["tokenizer_sha256"]:
         raise ValueError(f"{a.data} was prepared with another tokenizer; give the text itself")
-    return mixture
+    return task_of(settings, mixture)
 
 
 def base_scores(
@@ -72,7 +75,7 @@ def base_scores(
         with without_lora(model):
             return {"base": score(model)}
     source = checkpoint.get("source")
-    if not source:
+    if not source or getattr(model.config, "classes", False):  # before it knew them
         return {}
     try:
         base = source_model(source, model.config, near)
@@ -83,7 +86,7 @@ def base_scores(
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Print and keep val_loss, ppl and bits per byte, of the model and of the baselines."""
+    """Print and keep loss, ppl, bits per byte or accuracy, of the model and of the baselines."""
     a = parse(argv)
     if a.batch_size is not None and a.batch_size < 1:
         raise ValueError(f"batch_size={a.batch_size} must be at least 1")
@@ -91,47 +94,34 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     from utils.device import pick_device
     from utils.reporting.summary import write_json
-    from utils.training.baselines import bigram_baseline, uniform_baseline, unigram_baseline
-    from utils.training.evaluate import evaluate_all
+    from utils.tasks.rows import row, table
     from utils.training.models import load_model
-    from utils.training.objective import next_token
 
     device = pick_device(a.device, a.dtype)  # auto on a CPU: float32, so that machines agree
     if cost := device.cost():
         print(f"note: {cost}", file=sys.stderr)
-    model, tokenizer, checkpoint = load_model(path, a.ckpt)
-    mixture = open_text(a, path, checkpoint)
-    data = mixture.combined(load=True)
-    V, n_bytes, T = tokenizer.vocab_size, data.val_bytes, model.config.block_size
+    model, _, checkpoint = load_model(path, a.ckpt, kind="")
+    task = open_task(a, path, checkpoint)
+    T = model.config.block_size
     if a.block_size < 0 or (a.block_size > T and not model.config.slides):
         raise ValueError(f"block_size={a.block_size} must be 1 to {T}, the model's; 0 = that")
     T = a.block_size or T
     B = a.batch_size or min(16, max(1, TOKENS_AT_ONCE // T))
 
     def scored(model: "TinyGPT") -> "tuple[Score, dict[str, Score]]":
-        return evaluate_all(model.to(device.device), next_token, mixture.datasets, B, device, T)
+        return task.evaluate(model.to(device.device), B, device, T)
 
     score, sources = scored(model)
-    scores = {
-        "model": score,
-        **base_scores(model, checkpoint, path.parent, lambda model: scored(model)[0]),
-        **{f"- {name}": own for name, own in sources.items() if len(sources) > 1},
-        "bigram": bigram_baseline(data.train, data.val, V, n_bytes),
-        "unigram": unigram_baseline(data.train, data.val, V, n_bytes),
-        "uniform": uniform_baseline(data.val, V, n_bytes),
-    }
-    print(f"{path}/{a.ckpt}.pt, step {checkpoint['step']}, on {data.meta['name']}: ", end="")
-    print(f"{scores['model'].tokens:,} validation tokens\n")
-    print(f"{'':12}{'val_loss':>10}{'ppl':>10}{'bits/byte':>11}")
-    for name, score in scores.items():
-        bits = f"{score.bits_per_byte:.4f}" if score.bytes else "-"
-        print(f"{name:12}{score.loss:>10.4f}{score.ppl:>10.2f}{bits:>11}")
-    if not n_bytes:
-        print("note: no bits per byte, for the ids do not keep the text: case, spaces, [UNK]")
-    values = {name: {"val_loss": s.loss, "ppl": s.ppl} | s.figures for name, s in scores.items()}
-    text = {"text": data.meta["name"], "text_sha256": data.meta["text_sha256"]}
+    bases = base_scores(model, checkpoint, path.parent, lambda model: scored(model)[0])
+    own = {f"- {name}": one for name, one in sources.items() if len(sources) > 1}
+    rows = {name: row(one) for name, one in {"model": score, **bases, **own}.items()}
+    rows |= task.baselines(T)
+    meta = task.data.meta
+    print(f"{path}/{a.ckpt}.pt, step {checkpoint['step']}, on {meta['name']}: ", end="")
+    print(f"{score.tokens:,} {task.unit}\n\n{table(rows)}{task.details(model, B, device)}")
+    text = {"text": meta["name"], "text_sha256": meta["text_sha256"]}
     origin = {"checkpoint": a.ckpt, "step": checkpoint["step"], **text}
-    write_json(path / ("eval-other.json" if a.data else "eval.json"), {**origin, **values})
+    write_json(path / ("eval-other.json" if a.data else "eval.json"), {**origin, **rows})
 
 
 if __name__ == "__main__":

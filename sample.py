@@ -6,6 +6,7 @@ python sample.py --prompt "A fox" "A hen" --num 3
 python sample.py --grid --temp 0.5 0.8 1.0 --top_k 10 50
 python sample.py --interactive
 python sample.py --run smollm2 --chat       # a model that came with a chat template
+python sample.py --run bert_tiny --fill "The [MASK] ran home"
 """
 
 from argparse import Namespace
@@ -26,6 +27,10 @@ def parse(argv: Sequence[str] | None) -> Namespace:
     p.add_argument("--ckpt", choices=("best", "last"), default="best", help="default best")
     p.add_argument("--prompt", nargs="+", help="texts to go on from, or - for stdin (default none)")
     p.add_argument("--prompt-file", metavar="FILE", help="a file that holds the prompt")
+    p.add_argument(
+        "--fill", nargs="+", metavar="TEXT", help="texts with [MASK]s for a BERT to fill"
+    )
+    p.add_argument("--top", type=int, default=5, help="fills to show for a [MASK] (default 5)")
     p.add_argument("--num", type=int, default=1, help="continuations of each prompt (default 1)")
     p.add_argument("--steps", type=int, help="most tokens to write (default 200; --chat 500)")
     p.add_argument("--stop", nargs="+", default=[], help="strings to end before")
@@ -69,6 +74,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     a = parse(argv)
     check(a)
     path = run_dir(a.run) if a.run else latest_run()
+    if a.fill:
+        from utils.writing.fill import show_fills
+
+        return show_fills(path, a.ckpt, a.fill, a.top, a.device)
     prompts = [""] if a.interactive or a.chat else read_prompts(a.prompt, a.prompt_file)
     prompts = [prompt for prompt in prompts for _ in range(a.num)]
     template = read_template(path) if a.chat and path.is_dir() else None

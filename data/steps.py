@@ -1,10 +1,13 @@
 """Each step's micro-batches, of whatever draws one by its number; shared out among the ranks."""
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import KW_ONLY, dataclass, field
 
 import torch
+
+from data.phases import Phase
 
 Tensors = tuple[torch.Tensor, ...]
 
@@ -22,6 +25,7 @@ class Steps:
     accum: int = 1
     rank: int = 0
     world_size: int = 1
+    phases: Sequence[Phase] = (Phase(math.inf, 0, ()),)  # one, to the end
     prefetch: bool = False
     pin_memory: bool = False
     ahead: dict[int, Future[list[Tensors]]] = field(default_factory=dict, init=False, repr=False)

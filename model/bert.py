@@ -186,6 +186,7 @@ class TinyBERT(nn.Module):
         token_types: Tensor | None = None,
         padding: Tensor | None = None,
         is_next: Tensor | None = None,
+        labels: Tensor | None = None,
         loss_only: bool = False,
         reduction: Reduction = "mean",
     ) -> tuple[Tensor | None, Tensor | None]:
@@ -193,15 +194,15 @@ class TinyBERT(nn.Module):
 
         A target of -1 does not count; is_next (B,), 0 where the second segment follows and 1 where
         it is another, adds its own cross-entropy. Each is a mean, or with reduction="sum" a sum.
-        With loss_only the logits are None, and made for positions with a target alone. Other
-        arguments and errors as in `hidden_states`.
+        With loss_only the logits are None, and made for positions with a target alone. labels (B,)
+        are classes: the loss is theirs. Other arguments and errors as in `hidden_states`.
         """
         x = self.hidden_states(idx, token_types, padding)
         logits, loss = None, None
         if loss_only and targets is not None:
             at = targets != -1
             loss = head_loss(self.head, x[at], targets[at], reduction)
-        else:
+        elif not loss_only:
             logits = self.head(x)
         if targets is not None and logits is not None:
             flat = logits.flatten(0, 1), targets.flatten()
@@ -209,6 +210,8 @@ class TinyBERT(nn.Module):
         if is_next is not None:
             pair = F.cross_entropy(self.next_sentence(self.pooler(x)), is_next, reduction=reduction)
             loss = pair if loss is None else loss + pair
+        if labels is not None and self.classifier is not None:
+            loss = F.cross_entropy(self.classifier(self.pooler(x)), labels, reduction=reduction)
         return logits, loss
 
     def n_params(self) -> int:

@@ -87,7 +87,11 @@ def test_a_pattern_of_your_own():
     [
         (r"[a-z]+", "ab1c", r"skips '1' at character 2; .*\|\\s\+\|\\S"),
         (r"[a-z]+", "ab ", r"skips ' ' at character 2"),
-        (r"[a-z", "", r"does not compile: .* gpt2, gpt2_digits, gpt4, llama3, spaces, metaspace, none"),
+        (
+            r"[a-z",
+            "",
+            r"does not compile: .* gpt2, gpt2_digits, gpt4, llama3, spaces, metaspace, none",
+        ),
     ],
 )
 def test_a_bad_pattern_says_where(pattern, text, says):

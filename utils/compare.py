@@ -106,8 +106,11 @@ def verdict(d: Difference) -> str:
 def measure(groups: Sequence[Group]) -> tuple[str, str]:
     """(figure to compare, why not the loss): bits per byte if tokenizers differ.
 
-    Raises ValueError if the texts differ.
+    Raises ValueError if the texts differ, or what is learnt from them.
     """
+    if len(learnt := {str(s["objective"]) for g in groups for s in g.settings}) > 1:
+        names = " and ".join(sorted(learnt))
+        raise ValueError(f"they learn different things ({names}), so no figure compares")
     data = [d for g in groups for d in g.data]
     if len({(d.get("text_sha256"), d.get("val_bytes")) for d in data}) > 1:
         raise ValueError("their texts differ; score them on one: eval.py --data my.txt")

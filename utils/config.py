@@ -19,6 +19,8 @@ from tok.cli import unknown_name
 from tok.train import TRAINERS
 from utils.distill_config import DistillConfig
 from utils.mup_config import check_mup
+from utils.objective_config import ObjectiveConfig
+from utils.together import check_bert, check_lora
 
 
 @dataclass(frozen=True)
@@ -39,12 +41,6 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         check_choices(self)
-
-    @property
-    def text(self) -> dict[str, Any]:
-        """What shapes the tokens, for `data.mixture.open_mixture`."""
-        names = ("data", "tokenizer", "vocab", "doc_sep", "mixture")
-        return {name: getattr(self, name) for name in names}
 
 
 @dataclass(frozen=True)
@@ -155,6 +151,7 @@ class Settings:
     lora: LoRAConfig
     distill: DistillConfig
     quantize: QuantizeConfig
+    objective: ObjectiveConfig
 
     def __post_init__(self) -> None:
         if self.train.parallel == "fsdp" and self.optim.optimizer == "muon":
@@ -163,24 +160,14 @@ class Settings:
             raise ValueError("quantize rounds whole rows, not shards; use --parallel ddp")
         tied, sharded = self.model.tie_weights, self.train.parallel == "fsdp"
         check_mup(self.optim.mup_width, tied=tied, lora=self.lora.lora, sharded=sharded)
-        if self.lora.lora:
-            self.check_lora()
+        check_bert(self)
+        check_lora(self)
 
-    def check_lora(self) -> None:
-        """Raise ValueError for settings that do not go with adapters."""
-        rank, how = self.lora.lora, ""
-        if self.train.parallel == "fsdp":
-            how = "leaves little to shard; use --parallel ddp"
-        if self.optim.optimizer == "muon":
-            how = "trains thin matrices, which Muon is not for; use --optimizer adamw"
-        if not self.train.init:
-            how = "has nothing to adapt; name a model by --init, say --init smollm2"
-        if self.train.keep_zeros:
-            how = "fills zeros when it is merged; leave keep_zeros out"
-        if self.quantize.bits:
-            how = "trains no weight to be rounded; make a run of 4 bits, and name it by --init"
-        if how:
-            raise ValueError(f"lora={rank} {how}")
+    @property
+    def text(self) -> dict[str, Any]:
+        """What shapes the tokens, for `data.mixture.open_mixture`."""
+        names = ("data", "tokenizer", "vocab", "doc_sep", "mixture")
+        return {name: getattr(self.data, name) for name in names} | self.objective.text
 
     @property
     def tokens_per_step(self) -> int:
@@ -196,6 +183,7 @@ SECTIONS = {
     "lora": LoRAConfig,
     "distill": DistillConfig,
     "quantize": QuantizeConfig,
+    "objective": ObjectiveConfig,
 }
 FIELDS = {  # vocab_size follows from the tokenizer, so it is no setting of a run
     f.name: f for cls in SECTIONS.values() for f in fields(cls) if f.name != "vocab_size"

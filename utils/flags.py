@@ -25,12 +25,15 @@ from utils.config import (
     settings_from,
 )
 from utils.hub.pretrained import imported_name, is_run
-from utils.recipe import ENDING, fine_tuning, recipe, text_bytes
+from utils.objective_config import ObjectiveConfig
+from utils.recipe import ENDING, fine_tuning, going_further, recipe, text_bytes
 from utils.runs import RUNS, check_apart, has_model, run_dir
 
 Values = dict[str, Any]
 DEFAULT = Path(__file__).parent.parent / "configs" / "tiny.yaml"
+BERT = DEFAULT.with_name("bert_tiny.yaml")  # the same where a BERT is to be trained
 FREE = {"block_size", "dropout", "attn_dropout", "attn"}  # what --init leaves open of a model
+OBJECTIVE = [f.name for f in fields(ObjectiveConfig)]
 KEPT = {f.name for f in fields(GPTConfig) if f.name in FIELDS} - FREE | {"vocab"}
 
 
@@ -71,9 +74,14 @@ def is_default(config: str | None) -> bool:
     return not config or Path(config).resolve() == DEFAULT.resolve()
 
 
-def tiny() -> Values:
+def is_bert(values: Values) -> bool:
+    """Whether values ask for a BERT."""
+    return values.get("objective", "next") != "next"
+
+
+def tiny(config: Path = DEFAULT) -> Values:
     """What configs/tiny.yaml says; its text is found from another directory, too."""
-    values = read_yaml(DEFAULT)
+    values = read_yaml(config)
     if not Path(values["data"]).exists():
         values["data"] = str(DEFAULT.parent.parent / values["data"])
     return values
@@ -128,13 +136,15 @@ def size_of(asked: Values) -> int:
 def for_text(asked: Values) -> Values:
     """configs/tiny.yaml; for another text than its own, with what `recipe` chooses by the length.
 
-    Then how tiny.yaml's own text is read is left out.
+    Then how tiny.yaml's own text is read is left out. For a BERT, what bert_tiny.yaml says.
     """
-    values = tiny()
+    values = tiny(BERT if is_bert(asked) else DEFAULT)
+    if asked.get("objective") == "classify":
+        values = {name: value for name, value in values.items() if name not in OBJECTIVE}
     if Path(asked["data"]).resolve() == Path(values["data"]).resolve() and "mixture" not in asked:
         return values
     left = {name: values[name] for name in values.keys() - {f.name for f in fields(DataConfig)}}
-    return {**left, **until_told(recipe(size_of(asked)), asked)}
+    return left if is_bert(asked) else {**left, **until_told(recipe(size_of(asked)), asked)}
 
 
 def from_run(asked: Values) -> Values:
@@ -154,13 +164,18 @@ def from_run(asked: Values) -> Values:
         if coerce(name, asked[name]) not in (values[name], resolved(model).get(name)):
             said = f"{name}={asked[name]}, but {run} has {name}={values[name]}"
             raise ValueError(f"{said}, which --init keeps; leave it out")
-    rank = coerce("lora", asked.get("lora", 0))
-    chosen = until_told(fine_tuning(size_of(asked), rank > 0, model.block_size), asked)
+    rank, own = coerce("lora", asked.get("lora", 0)), {name: values[name] for name in OBJECTIVE}
+    objective = asked.get("objective", own["objective"])
+    goal = own if own["objective"] == objective else {"objective": objective}
+    if is_bert(goal):
+        chosen = until_told(going_further(objective, size_of(asked), model.block_size), asked)
+    else:
+        chosen = until_told(fine_tuning(size_of(asked), rank > 0, model.block_size), asked)
     least = max(model.window + 1, model.emb_conv)  # of block_size, that the model can be built
     chosen["block_size"] = max(chosen["block_size"], least)
     kept = {name: values[name] for name in KEPT}
     zeros = {"keep_zeros": source.train.keep_zeros and not rank}  # which adapters would fill
-    return {**kept, **zeros, "tokenizer": str(run / "tokenizer.json"), **chosen}
+    return {**kept, **goal, **zeros, "tokenizer": str(run / "tokenizer.json"), **chosen}
 
 
 def tokens_of(asked: Values) -> Values:
@@ -187,7 +202,8 @@ def imported(asked: Values, runs: Path) -> Values:
     check_alone(asked)
     init, run = str(asked["init"]), run_dir(asked["run"])
     data = str(asked.get("data", FIELDS["data"].default))
-    for path in parse_counts(str(flag_text(asked.get("mixture", ""))), "mixture") or [data]:
+    named = parse_counts(str(flag_text(asked.get("mixture", ""))), "mixture")
+    for path in named or [data] * (asked.get("objective") != "classify"):  # whose is a folder
         check_source(Path(path))
     if is_run(init):
         return asked

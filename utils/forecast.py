@@ -5,6 +5,7 @@ says is measured; memory is counted first, for the steps may not fit.
 """
 
 import time
+from collections.abc import Callable
 from functools import partial
 
 import torch
@@ -61,7 +62,7 @@ def size(session: Session) -> None:
     """Print what a run is made of, and of how much text."""
     settings, state, device = session.settings, session.state, session.device
     ranks, minutes = session.dist.world_size, settings.train.minutes
-    tokens, steps = settings.tokens_per_step * ranks, steps_left(session)
+    tokens, steps = session.task.tokens * ranks, steps_left(session)
     print(f"device      {device.describe()}")
     if cost := device.cost():
         print(f"note        {cost}")
@@ -94,7 +95,8 @@ def memory(session: Session, step: TrainStep) -> int:
     load(session, step)
     before, device = resident(), session.device
     shape = state.model.config, s.optim, device, s.train.batch_size, s.train.recompute, s.lora
-    tensors = step_memory(*shape, s.distill, config_of(session.teacher), s.quantize)
+    learn = (step.objective, session.sampler.draw(0)[0]) if s.objective.kind == "bert" else None
+    tensors = step_memory(*shape, s.distill, config_of(session.teacher), s.quantize, learn)
     counting = resident() - before
     if ranks > 1 and s.train.parallel == "fsdp":
         tensors -= 16 * state.model.n_params() * (ranks - 1) // ranks
@@ -158,9 +160,12 @@ def duration(session: Session, step: TrainStep) -> float:
 def evaluation(session: Session) -> float:
     """Seconds of scoring the validation split, by its first windows."""
     s, T, data = session.settings.train, session.settings.model.block_size, session.data
+    model = session.state.model
     n = min(len(data.val), s.batch_size * T + 1)
-    where = data.meta["val_bytes"], s.batch_size, session.device
-    score = partial(evaluate, session.state.model, next_token, data.val[:n], *where)
+    where = data.val_bytes, s.batch_size, session.device
+    score: Callable[[], object] = partial(evaluate, model, next_token, data.val[:n], *where)
+    if session.settings.objective.kind == "bert":  # whose split is scored as a whole
+        n, score = data.meta["val_tokens"], partial(session.task.evaluate, model, *where[1:])
     median, _ = summary(take_turns({"score": score}, runs=2, warmup=1)["score"])
     return median * data.meta["val_tokens"] / n
 
@@ -172,7 +177,7 @@ def how_long(session: Session, per_step: float, per_evaluation: float) -> None:
         spent = session.last["log"].get("spent", 0.0) if session.last else 0.0
         pace = per_step + per_evaluation / s.eval_every
         left = max(1, int((60 * s.minutes - spent) / pace))
-    tokens = left * session.settings.tokens_per_step * session.dist.world_size
+    tokens = left * session.task.tokens * session.dist.world_size
     ended = f"about {left:,} steps in --minutes {s.minutes:g}, {tokens:,} tokens"
     if not s.minutes:
         ended = f"{per_step * left / 60:,.1f} minutes for {left:,} steps"

@@ -73,3 +73,22 @@ def fine_tuning(n_bytes: int, lora: bool, block_size: int) -> dict[str, Any]:
         "dropout": 0.0,
         "attn_dropout": 0.0,
     }
+
+
+def going_further(objective: str, n_bytes: int, block_size: int) -> dict[str, Any]:
+    """Settings to go on training a BERT, with masked tokens of a text of n_bytes or with classes.
+
+    docs/bert.md has the measurements.
+    """
+    steps = min(max(n_bytes // 500, 100), 600) if objective == "masked" else 200
+    return {
+        "block_size": block_size,
+        "batch_size": 16,
+        "steps": steps,
+        "eval_every": -(-steps // 4),
+        "lr": 5e-4,
+        "min_lr": 0.0,
+        "schedule": "linear",
+        "warmup": steps // 10,
+        "dropout": 0.1,
+    }

@@ -10,8 +10,6 @@ from typing import Any
 import torch
 
 from data.mixture import open_mixture
-from data.phases import parse_phases
-from data.sampler import BatchSampler
 from model.adapt.qat import round_layers
 from utils.config import Settings, flat
 from utils.device import (
@@ -32,20 +30,16 @@ from utils.reporting.sinks import Sink, check_sinks, more_sinks
 from utils.reporting.summary import commit, summarize, write_json
 from utils.reporting.tracker import Tracker
 from utils.runs import open_run, run_dir
+from utils.tasks.table import task_of
 from utils.training.budget import Clock
 from utils.training.checkpoint import TrainState, keep_newest, load_checkpoint
-from utils.training.evaluate import evaluate_all
 from utils.training.interrupt import Interrupt
 from utils.training.models import first_model
 from utils.training.mup import optimizer_for
-from utils.training.objective import next_token
 from utils.training.score import Score
 from utils.training.step import TrainStep
-from utils.training.teacher import objective_of, taught_by
+from utils.training.teacher import taught_by
 from utils.training.zeros import keep_zeros
-from utils.writing.defaults import SAMPLING
-from utils.writing.novelty import novelty, training_words
-from utils.writing.text import write_text
 
 
 class Session:
@@ -63,7 +57,7 @@ class Session:
         resume: bool = False,
         scratch: str | None = None,
     ):
-        d, s, T = settings.data, settings.train, settings.model.block_size
+        d, s = settings.data, settings.train
         keep_freed_memory()
         check_sinks(settings)
         self.settings, self.dist = settings, dist
@@ -73,22 +67,10 @@ class Session:
         self.last = load_checkpoint(self.path / "last.pt", mmap=lazy) if resume else None
         self.device = self.precise(device)
         with dist.main_process_first():
-            self.mixture = open_mixture(**d.text, scratch=scratch)
-        self.data = self.mixture.combined()
-        gpu = device.device.type == "cuda"
-        self.sampler = BatchSampler(
-            [source.train for source in self.mixture.datasets.values()],
-            parse_phases(d.phases, list(self.mixture.datasets), self.mixture.weights, T),
-            block_size=T,
-            batch_size=s.batch_size,
-            accum=s.accum,
-            seed=s.seed,
-            sampling=d.sampling,
-            rank=dist.rank,
-            world_size=dist.world_size,
-            prefetch=device.device.type != "cpu",  # where drawing is 0.4 % of a small model's step
-            pin_memory=gpu,
-        )
+            self.mixture = open_mixture(**settings.text, scratch=scratch)
+        self.task = task_of(settings, self.mixture)
+        self.data = self.task.data
+        self.sampler = self.task.sampler(dist.rank, dist.world_size, device)
         self.keep = not scratch  # whether sums of files are remembered
         self.state = self.begin()
 
@@ -112,6 +94,7 @@ class Session:
         torch.manual_seed(s.seed)
         given = self.settings, self.data, self.last
         begun, source = first_model(*given, self.device.dtype, self.keep)
+        begun = self.task.trained(begun)
         model: Any = round_layers(begun, *self.settings.quantize.how).to(self.device.device)
         model.activation_checkpointing = s.recompute
         if s.parallel == "fsdp":
@@ -138,16 +121,16 @@ class Session:
             also = [origin] if s.init and origin.exists() else []
             open_run(self.path, self.settings, tokenizer, resume=resume, also=also)
             self.sinks = [
-                MetricsCSV(self.path, state.step, self.mixture.datasets),
+                MetricsCSV(self.path, state.step, self.task.sources, self.task.figures),
                 Console(state.step, s.steps),
                 *more_sinks(self.path, self.settings, state, self.data.val, self.device, callbacks),
             ]
-        tokens = self.settings.tokens_per_step * dist.world_size
+        tokens = self.task.tokens * dist.world_size
         callbacks = [*self.sinks, *callbacks] if dist.is_main else []
         log.setdefault("tokens", state.step * tokens)  # not counted before 0.2.0
         self.tracker = Tracker(self.clock, tokens, s.log_every, s.steps, callbacks, log)
         self.commit = commit()  # now: the code may change while it runs
-        shown = self.settings, self.data, state, self.device, dist
+        shown = self.settings, self.data, state, self.device, dist, tokens
         self.tracker.say("\n".join(headlines(self.path, *shown)))
         model: Any = state.model
         self.model = compiled(model, self.device.device, self.tracker.say) if s.compile else model
@@ -157,12 +140,11 @@ class Session:
         state, grad_clip = self.state, self.settings.optim.grad_clip
         parts = state.optimizer, state.scaler, self.device, grad_clip, self.dist
         model = wrap_ddp(self.model, self.dist, self.settings.train.parallel)
-        return TrainStep(model, objective_of(self.settings.distill, self.teacher), *parts)
+        return TrainStep(model, self.task.objective(self.teacher), *parts)
 
     def evaluate(self) -> tuple[Score, dict[str, Score]]:
         """Score every source's validation split: (all together, each by name)."""
-        B = self.settings.train.batch_size
-        return evaluate_all(self.model, next_token, self.mixture.datasets, B, self.device)
+        return self.task.evaluate(self.model, self.settings.train.batch_size, self.device)
 
     def message(self, stop: Interrupt) -> list[float]:
         """What ranks tell each other each step: the signal that has come, the seconds so far."""
@@ -175,21 +157,15 @@ class Session:
             if keep and self.dist.is_main:
                 keep_newest(self.path / name, self.state.step, keep)
 
-    def story(self, n: int) -> str:
-        """Text of at most n tokens that the model makes up; its random state is left alone."""
-        seed, end = self.settings.train.seed + self.state.step, self.data.end
-        sampling = {**SAMPLING, "seed": seed, "end": end}
-        return write_text(self.state.model, self.data.tokenizer, "", n, **sampling).strip()
-
     def show_story(self, n: int, indent: str = "    ", known: bool = False) -> None:
-        """Show such a text to people, and with `known` how much of it stands in the training."""
+        """Show people what the model does with at most n tokens; if `known`, what to make of it."""
         if self.dist.is_main:
             with self.clock("samples"):
-                text = self.story(n)
+                seed = self.settings.train.seed + self.state.step
+                text = self.task.example(self.state.model, n, seed)
                 self.tracker.emit(Sample(self.state.step, text, indent))
                 if known:
-                    training = training_words(self.mixture.datasets.values())
-                    self.tracker.say(f"\n{novelty([text], training)}")
+                    self.tracker.say(f"\n{self.task.about(text)}")
 
     def summary(self, stopped_by: str) -> dict[str, Any]:
         """What summary.json holds."""
@@ -209,7 +185,7 @@ class Session:
         if tokens := self.settings.train.sample:
             self.tracker.say("")
             self.show_story(4 * tokens, indent="", known=True)
-            self.tracker.say(f"\nnext: python sample.py --run {quote(str(self.path))}")
+            self.tracker.say(f"\nnext: {self.task.next_command(quote(str(self.path)))}")
         return summary
 
     def diverged(self, e: FloatingPointError, again: bool) -> dict[str, Any]:

@@ -83,7 +83,7 @@ def check(r: Record) -> list[Finding]:
         return []
     if bad := not_finite(r.model):
         return [bad]
-    if r.data is None:
+    if r.data is None or not isinstance(r.model, TinyGPT):
         return []
     batch = probe(r.data.val, r.model.config.block_size, r.settings.train.batch_size)
     model, m = r.model.requires_grad_(True), r.settings.model

@@ -16,6 +16,7 @@ from tok.cli import one_line
 from utils.config import Settings, read_yaml, recorded_settings
 from utils.device import Device, pick_device
 from utils.plot import Points, points, read_rows
+from utils.tasks.table import task_of
 from utils.training.baselines import bigram_baseline
 from utils.training.checkpoint import same_data
 from utils.training.models import load_model
@@ -51,7 +52,7 @@ class Record:
     model: TinyGPT | None  # newest checkpoint's
     vocab_size: int
     data: TokenDataset | None = None
-    bigram: float = math.nan  # nats a token of frequencies of pairs, on the validation text
+    bigram: float = math.nan  # nats a token of frequencies of pairs, or a BERT's best baseline
     missing: list[str] = field(default_factory=list)
 
     @property
@@ -70,8 +71,9 @@ class Record:
 
     @property
     def uniform(self) -> float:
-        """Nats a token of knowing nothing: ln V, where an untrained model starts."""
-        return math.log(self.vocab_size)
+        """Nats a token of knowing nothing: ln V, where an untrained model starts; or ln classes."""
+        classes = self.settings.objective.objective == "classify"
+        return math.log(len(self.meta["sources"]) if classes else self.vocab_size)
 
     @property
     def fresh(self) -> bool:
@@ -86,12 +88,20 @@ def binned(curve: Points, n: int = 20) -> list[float]:
     return [float(np.mean(part)) for part in np.array_split(values, n)] if n else []
 
 
-def open_text(settings: Settings, meta: dict[str, Any]) -> TokenDataset:
-    """The run's own text. ValueError or OSError if it is gone, or is another now."""
-    data = open_mixture(**settings.data.text).combined(load=True)
+def open_text(settings: Settings, meta: dict[str, Any]) -> tuple[TokenDataset, float]:
+    """The run's own text, and the loss of the best baseline on it.
+
+    ValueError or OSError if it is gone, or is another now.
+    """
+    mixture = open_mixture(**settings.text)
+    data = mixture.combined(load=True)
     if meta:
         same_data(meta, data.meta)
-    return data
+    if settings.objective.kind != "gpt":
+        baselines = task_of(settings, mixture).baselines(settings.model.block_size)
+        return data, next(iter(baselines.values()))["val_loss"]
+    V, n_bytes = data.tokenizer.vocab_size, data.meta["val_bytes"]
+    return data, bigram_baseline(data.train[:MOST], data.val, V, n_bytes).loss
 
 
 def read(path: Path) -> Record:
@@ -105,17 +115,18 @@ def read(path: Path) -> Record:
     values["spikes"] = sum(int(n) for _, n in points(rows, "spikes"))
     checkpoint: dict[str, Any] = {"settings": read_yaml(path / "config.yaml"), "log": {}}
     if which := [name for name in ("last", "best") if (path / f"{name}.pt").exists()]:
-        values["model"], _, checkpoint = load_model(path, which[0])
+        values["model"], _, checkpoint = load_model(path, which[0], kind="")
     else:
         values["missing"].append("layers: there is no checkpoint")
     values["seconds_in"] = summary.get("seconds_in") or checkpoint["log"].get("parts", {})
     settings = values["settings"] = recorded_settings(checkpoint["settings"], path)
     meta = values["meta"] = checkpoint.get("data") or summary.get("data", {})
-    V = values["vocab_size"] = tok.load(path / "tokenizer.json").vocab_size
+    values["vocab_size"] = tok.load(path / "tokenizer.json").vocab_size
+    if settings.objective.kind != "gpt":
+        values["missing"].append("layers: the doctor looks into GPTs only")
     try:
-        data = open_text(settings, meta)
+        data, bigram = open_text(settings, meta)
     except (ValueError, OSError) as e:
         values["missing"].append(f"the text: {one_line(e)}")
         return Record(**values)
-    bigram = bigram_baseline(data.train[:MOST], data.val, V, data.meta["val_bytes"]).loss
     return Record(**{**values, "meta": data.meta}, data=data, bigram=bigram)

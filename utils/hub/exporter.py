@@ -40,7 +40,7 @@ def export(run: Path, to: str, path: str, *, dtype: str = "F32", which: str = "b
 
     Raises ValueError for what the format can't say, or a path that holds something else.
     """
-    model, tokenizer, checkpoint = load_model(run, which)
+    model, tokenizer, checkpoint = load_model(run, which, kind="")
     if not isinstance(tokenizer, BPETokenizer):
         kind = type(tokenizer).__name__
         raise ValueError(f"{run} has a {kind}, which no other program reads; train with BPE")

@@ -147,7 +147,7 @@ def import_merged(source: Path, path: Path) -> Path:
     """Make a run of a run with adapters, added to its weights."""
     if source.resolve() == path.resolve():
         raise ValueError(f"--run must name another run than {source}, which has the adapters")
-    model, tokenizer, checkpoint = load_model(source)
+    model, tokenizer, checkpoint = load_model(source, kind="")
     base = checkpoint.get("base")
     if not base:
         raise ValueError(f"{source} has no adapters to merge")

@@ -30,8 +30,9 @@ def headlines(
     state: TrainState,
     device: Device,
     dist: Distributed,
+    tokens: int,
 ) -> Iterator[str]:
-    """What a run says first: where, on what text, which model, for how long."""
+    """What a run says first: where, on what text, which model, for how long, by so many tokens."""
     d, s, meta = settings.data, settings.train, data.meta
     yield f"run     {path}" + (f", from step {state.step}" if state.step else "")
     yield (
@@ -47,7 +48,8 @@ def headlines(
     attention = AUTO if settings.model.attn == "auto" else settings.model.attn
     trained = sum(p.numel() for p in state.model.parameters() if p.requires_grad)
     n = state.model.n_params()
-    some = f", {trained:,} of them in adapters, the rest frozen" if trained < n else ""
+    where = "in adapters" if settings.lora.lora else "in use"
+    some = f", {trained:,} of them {where}, the rest frozen" if trained < n else ""
     yield f"model   {n:,} parameters{some}, attention by {attention}"
     if s.init:
         yield f"init    {s.init}"
@@ -62,7 +64,6 @@ def headlines(
         yield f"note    {cost}"
     if dist.world_size > 1:
         yield f"ranks   {dist.world_size}, by {s.parallel}"
-    tokens = settings.tokens_per_step * dist.world_size
     if s.minutes:
         yield f"steps   {s.minutes:g} minutes of {tokens:,} tokens"
     else:
@@ -70,6 +71,13 @@ def headlines(
         yield f"steps   {s.steps:,} of {tokens:,} tokens: the text {epochs:.1f} times"
     if settings.optim.warmup >= s.steps and not s.minutes:
         yield f"note    warmup={settings.optim.warmup} steps, so lr is never reached"
+
+
+def shown(name: str, value: float) -> str:
+    """A figure of a score: `0.308 bits/byte`, or `next accuracy 93.0%`."""
+    if name == "bits_per_byte":
+        return f"{value:.3f} bits/byte"
+    return f"{name.replace('_', ' ')} {value:.1%}"
 
 
 def last_lines(summary: dict[str, Any]) -> Iterator[str]:
@@ -136,10 +144,10 @@ class Console:
         """Print a score, and whether it is the best."""
         score = e.score
         sources = "".join(f"  {name} {own.loss:.4f}" for name, own in e.sources.items())
-        bits = f"  {score.bits_per_byte:.3f} bits/byte" if score.bytes else ""
+        figures = "".join(f"  {shown(name, value)}" for name, value in score.figures.items())
         self.print(
             f"step {e.step}/{e.steps}  val loss {score.loss:.4f}  ppl {score.ppl:.2f}"
-            f"{bits}{sources}" + ("  best so far" if e.best else "")
+            f"{figures}{sources}" + ("  best so far" if e.best else "")
         )
 
     def close(self) -> None:

@@ -12,6 +12,7 @@ from utils.runs import lock
 
 COLUMNS = ["step", "tokens", "seconds", "lr", "train_loss", "grad_norm", "tokens_per_s", "spikes"]
 COLUMNS += ["val_loss", "val_ppl", "val_bits_per_byte"]  # of evaluations, which have their own rows
+# the last is empty where a score has no bytes, as that of masked tokens
 
 
 class Table:
@@ -43,11 +44,19 @@ class Table:
 class MetricsCSV:
     """Writes metrics.csv in a run's directory, from `step` on.
 
-    A mixture's sources have a column each. The file is locked while it is open.
+    A mixture's sources have a column each, and what else a score tells, as accuracy. The file is
+    locked while it is open.
     """
 
-    def __init__(self, run: Path, step: int = 0, sources: Collection[str] = ()):
+    def __init__(
+        self,
+        run: Path,
+        step: int = 0,
+        sources: Collection[str] = (),
+        figures: Collection[str] = (),
+    ):
         own = [f"val_loss_{name}" for name in sources] if len(sources) > 1 else []
+        own += [f"val_{name}" for name in figures]
         self.table = Table(run / "metrics.csv", COLUMNS + own, step)
         lock(self.table.file)
 

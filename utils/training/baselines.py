@@ -19,20 +19,26 @@ def unigram_baseline(train: np.ndarray, val: np.ndarray, V: int, n_bytes: int) -
 
 
 def bigram_baseline(train: np.ndarray, val: np.ndarray, V: int, n_bytes: int) -> Score:
-    """Score of pairs: p(y|x) = (c(xy) + n(x) p(y)) / (c(x) + n(x)), Witten and Bell 1991.
+    """Score of pairs: each token by the one before it, as `bigram` has it."""
+    p = bigram(train, val[:-1], val[1:], V)
+    return Score(float(-np.log(p).sum()), len(p), n_bytes)
 
-    c counts in train, n(x) is how many different tokens follow x there, p(y) is the unigram.
+
+def bigram(train: np.ndarray, x: np.ndarray, y: np.ndarray, V: int) -> np.ndarray:
+    """Probabilities of y (N,) after x (N,): p(y|x) = (c(xy) + n(x) p(y)) / (c(x) + n(x)).
+
+    c counts in train, n(x) is how many different tokens follow x there, p(y) is the unigram
+    (Witten and Bell 1991).
     """  # exercise: bigram-baseline
-    x, y = val[:-1], val[1:]
-    known, asked = (t[:-1].astype(np.int64) * V + t[1:] for t in (train, val))  # a number per pair
+    known = train[:-1].astype(np.int64) * V + train[1:]  # a number per pair
+    asked = x.astype(np.int64) * V + y
     pairs, c = np.unique(known, return_counts=True)
     at = np.searchsorted(pairs, asked).clip(max=len(pairs) - 1)
     c_xy = np.where(pairs[at] == asked, c[at], 0)
     c_x = np.bincount(train[:-1], minlength=V)
     n = np.bincount(pairs // V, minlength=V)[x]
     p_y = unigram(train, V)[y]
-    p = np.where(n > 0, (c_xy + n * p_y) / np.maximum(c_x[x] + n, 1), p_y)
-    return Score(float(-np.log(p).sum()), len(y), n_bytes)
+    return np.where(n > 0, (c_xy + n * p_y) / np.maximum(c_x[x] + n, 1), p_y)
 
 
 def unigram(train: np.ndarray, V: int) -> np.ndarray:

@@ -1,6 +1,7 @@
 """Distillation: an objective that learns a teacher's predictions, too (Hinton et al. 2015)."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -42,3 +43,30 @@ class Distillation:
         apart = soft_divergence(own, taught, self.temperature)
         kl = (apart * (y.flatten() >= 0)).sum()
         return self.alpha * kl + (1 - self.alpha) * nats, torch.count_nonzero(y >= 0)
+
+
+@dataclass(frozen=True)
+class MaskedDistillation:
+    """The same of masked tokens, batch as `utils.training.masked.masked_tokens` (Sanh et al. 2019).
+
+    Of pairs the student also learns which go on, from the text alone.
+    """
+
+    teacher: nn.Module  # frozen, in eval mode
+    alpha: float
+    temperature: float
+
+    def __call__(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Sum of nats over the masked tokens, and how many there are."""
+        x, y, *more = batch
+        names = ("token_types", "padding", "is_next")
+        pairs = dict(zip(names, more, strict=False))
+        logits, loss = model(x, y, **pairs)  # (B,T,V)
+        at, count = y >= 0, torch.count_nonzero(y >= 0)
+        with torch.no_grad():
+            pairs.pop("is_next", None)
+            teacher: Any = self.teacher
+            taught = teacher.head(teacher.hidden_states(x, **pairs)[at])
+        V = min(logits.size(-1), taught.size(-1))
+        kl = soft_divergence(logits[at][:, :V], taught[:, :V], self.temperature).sum()
+        return self.alpha * kl + (1 - self.alpha) * loss * count, count

@@ -4,6 +4,7 @@ It runs the very operations of a step, so that every choice of architecture coun
 """
 
 import weakref
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from model import GPTConfig, TinyGPT
+from model import MODELS, GPTConfig, TinyGPT
 from model.adapt.lora_config import LoRAConfig
 from model.adapt.qat import round_layers
 from model.adapt.quant_config import QuantizeConfig
@@ -19,6 +20,7 @@ from utils.config import OptimConfig
 from utils.device import Device, peak_memory
 from utils.distill_config import DistillConfig
 from utils.training.models import adapted
+from utils.training.objective import Batch, Objective
 from utils.training.optim import make_optimizer, muon_groups
 from utils.training.teacher import objective_of
 
@@ -58,6 +60,12 @@ def tables_to(model: TinyGPT, device: torch.device) -> None:
         setattr(model, name, table.to(device))
 
 
+def build(config: GPTConfig) -> TinyGPT:
+    """A model of a config, of whatever kind."""
+    model: Any = next(cls for kind, cls in MODELS.values() if type(config) is kind)
+    return model(config)
+
+
 def step_memory(
     config: GPTConfig,
     optim: OptimConfig,
@@ -68,15 +76,18 @@ def step_memory(
     distill: DistillConfig | None = None,
     teacher: GPTConfig | None = None,
     bits: QuantizeConfig | None = None,
+    learn: tuple[Objective, Batch] | None = None,
 ) -> int:
     """Most bytes of tensors in a training step: weights, gradients, AdamW's state, activations.
 
     A teacher and what it computes count, too; what the allocator loses between tensors does not.
+    `learn` is another objective than the next token, with a batch; that step is taken for real,
+    since how many positions it predicts depends on the batch.
     """
     from torch._subclasses.fake_tensor import FakeTensorMode  # here: importing it takes a while
 
-    with FakeTensorMode(), Ledger() as ledger, device.device:
-        model = TinyGPT(config)
+    with nullcontext() if learn else FakeTensorMode(), Ledger() as ledger, device.device:
+        model = build(config)
         tables_to(model, device.device)
         adapted(model, lora or LoRAConfig(), 0, device.dtype)
         if bits:
@@ -84,14 +95,14 @@ def step_memory(
         model.activation_checkpointing = recompute
         matrices = muon_groups(model) if optim.optimizer == "muon" else None
         optimizer = make_optimizer(model.parameters(), optim, matrices=matrices)
-        teaches = TinyGPT(teacher).eval().requires_grad_(False) if teacher else None
+        teaches = build(teacher).eval().requires_grad_(False) if teacher else None
         if teaches:
             tables_to(teaches, device.device)
-        objective = objective_of(distill or DistillConfig(), teaches)
         idx = torch.zeros(batch_size, config.block_size, dtype=torch.long)
+        objective, batch = learn or (objective_of(distill or DistillConfig(), teaches), (idx, idx))
         for _ in range(2):  # the optimizer's state is there from the second on
             with device.autocast():
-                nats, _ = objective(model, (idx, idx))
+                nats, _ = objective(model, device.move(batch))
             nats.backward()
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)

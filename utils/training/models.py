@@ -13,7 +13,7 @@ from torch.overrides import TorchFunctionMode
 import tok
 from data.hashes import remembered
 from data.store import TokenDataset
-from model import MODELS, GPTConfig, TinyGPT
+from model import MODELS, BertConfig, GPTConfig, TinyGPT
 from model.adapt.lora import add_lora, frozen_to, load_lora, lora_state, merge_lora
 from model.adapt.lora_config import LoRAConfig
 from model.adapt.quant import dequantize, quantize, restore
@@ -23,8 +23,13 @@ from utils.config import Settings, flat, recorded_settings
 from utils.runs import RUNS, check_apart, run_dir
 from utils.training.checkpoint import fitting, load_checkpoint, model_config, same_model
 from utils.training.mup import scale_init
+from utils.training.shapes import as_found, shape_of, with_classifier
 
 State = Mapping[str, Tensor]
+WHAT = {  # of a model that is not of the kind that is needed
+    "bert": "is a BERT, which reads and does not write: sample.py --fill, or utils.embed",
+    "gpt": "is a GPT, which has no [MASK]: sample.py --prompt, or train with --objective masked",
+}
 Source = dict[str, str]  # a run, which of its checkpoints, and the sum of its weights
 
 
@@ -55,7 +60,8 @@ def assembled(kind: str, config: GPTConfig, state: State) -> TinyGPT:
     Of learned positions the first block_size count; ValueError if the state has fewer.
     """
     with torch.device("meta"), NothingDrawn():
-        model = restore(MODELS[kind][1](config), state)
+        build: Any = MODELS[kind][1]
+        model = restore(build(config), state)
     weights = dict(state)
     if config.pos == "learned":
         n, T = len(state["pos_emb.weight"]), config.block_size
@@ -156,13 +162,18 @@ def build_model(
     return model
 
 
-def load_model(run: Path, which: str = "best") -> tuple[TinyGPT, tok.Tokenizer, dict[str, Any]]:
+def load_model(
+    run: Path, which: str = "best", kind: str = "gpt"
+) -> tuple[TinyGPT, tok.Tokenizer, dict[str, Any]]:
     """Load a run's best.pt or last.pt: (model on the CPU, tokenizer, the whole checkpoint).
 
     Weights are mapped: read from the file when they are used, and not in memory a second time.
+    Raises ValueError for a model of another kind than `kind`, if that is not empty.
     """
     path, file = checkpoint_path(run, which), run / "tokenizer.json"
     checkpoint = load_checkpoint(path, mmap=True)
+    if kind and kind != (found := checkpoint.get("kind", "gpt")):
+        raise ValueError(f"{run} {WHAT.get(found, f'holds a {found}')}")
     with fitting(str(path)):
         model = build_model(checkpoint, near=run.parent)
     if not file.exists():
@@ -226,8 +237,10 @@ def pretrained_model(
     if checkpoint["data"]["tokenizer_sha256"] != tokenizer_sha256:
         cure = f"leave --tokenizer out, or prepare it with {run / 'tokenizer.json'}"
         raise ValueError(f"the text has another tokenizer than {run}; {cure}")
-    config = replace(config, vocab_size=model_config(checkpoint).vocab_size)
-    whole = replace(config, n_layer=max(config.n_layer, model_config(checkpoint).n_layer))
+    found, config = model_config(checkpoint), as_found(config, checkpoint)
+    whole = replace(config, n_layer=max(config.n_layer, found.n_layer))
+    if isinstance(whole, BertConfig):
+        whole = replace(whole, classes=found.classes)  # type: ignore[attr-defined]
     source = base_of(run, keep=keep)
     if settings.lora.lora:
         if config.n_layer < whole.n_layer:
@@ -240,14 +253,15 @@ def pretrained_model(
         model = in_floats(build_model(checkpoint, whole, run.parent))
     model.blocks = nn.ModuleList(model.blocks[i] for i in spread(whole.n_layer, config.n_layer))
     own = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    return assembled(checkpoint.get("kind", "gpt"), config, own), source
+    return assembled(checkpoint.get("kind", "gpt"), config, with_classifier(own, config)), source
 
 
 def check_start(last: dict[str, Any], settings: Settings) -> None:
     """Raise ValueError if a run that goes on is asked for another start, or for other adapters."""
     then = recorded_settings(last["settings"])
     old, new = flat(then), flat(settings)
-    kept = "init", "teacher", "mup_width", "lora", "lora_alpha", "lora_targets", "lora_rs"
+    kept = "objective", "init", "teacher", "mup_width"
+    kept += "lora", "lora_alpha", "lora_targets", "lora_rs"
     for name in (*kept, *(f.name for f in fields(QuantizeConfig))):
         same = old[name] == new[name]
         if name in ("init", "teacher") and old[name] and new[name]:
@@ -270,15 +284,16 @@ def first_model(
     Of a checkpoint `last` it has the shape, and the base of its adapters; the rest is yet to be
     loaded. Raises ValueError if the settings ask for another model or start than it has.
     """
-    config = replace(settings.model, vocab_size=data.tokenizer.vocab_size)
+    config = shape_of(settings, data)
+    build: Any = MODELS[settings.objective.kind][1]
     if last is None and settings.train.init:
         return pretrained_model(settings, config, data.meta["tokenizer_sha256"], dtype, keep)
     if last is None:
-        return scale_init(TinyGPT(config), settings.optim), None
+        return scale_init(build(config), settings.optim), None
     check_start(last, settings)
     if settings.train.init:  # a pretrained model may have ids that no token has
-        config = replace(config, vocab_size=model_config(last).vocab_size)
+        config = as_found(config, last)
     same_model(last, config)
     base, near = last.get("base"), run_dir(settings.train.run).parent
-    model = on_base(base, config, settings, dtype, near) if base else TinyGPT(config)
+    model = on_base(base, config, settings, dtype, near) if base else build(config)
     return model, last.get("source") or base

@@ -46,7 +46,7 @@ def make_optimizer(  # exercise: adamw-groups
 
 
 def muon_groups(model: nn.Module) -> Groups:
-    """The blocks' matrices as Muon wants them, one group for each height of the parts in them.
+    """The matrices inside, as Muon wants them, one group for each height of the parts in them.
 
     Queries, keys and values are stacked in one parameter, but are three matrices.
     """
@@ -58,6 +58,9 @@ def muon_groups(model: nn.Module) -> Groups:
                 D = len(attn.qkv.weight) // sum(attn.heads)
                 rows = [n * D for n in attn.heads] if p is attn.qkv.weight else [len(p)]
                 groups.setdefault(tuple(rows), []).append(p)
+    for head in (model.head, getattr(model, "pooler", None)):
+        if dense := getattr(head, "dense", None):  # of a BERT, between its blocks and its logits
+            groups.setdefault((len(dense.weight),), []).append(dense.weight)
     return [{"params": params, "rows": list(rows)} for rows, params in groups.items()]
 
 

@@ -23,8 +23,16 @@ from utils.training.models import (
 from utils.training.objective import Objective, next_token
 
 
-def check_teacher(run: str, checkpoint: dict[str, Any], tokenizer_sha256: str, T: int) -> None:
-    """Raise ValueError if a teacher reads other tokens than its student, or fewer at once."""
+def check_teacher(
+    run: str, checkpoint: dict[str, Any], tokenizer_sha256: str, T: int, kind: str = "gpt"
+) -> None:
+    """Raise ValueError if a teacher reads other tokens than its student, or fewer at once.
+
+    Or if it is of another kind.
+    """
+    if (found := checkpoint.get("kind", "gpt")) != kind:
+        names = {"gpt": "a GPT", "bert": "a BERT"}
+        raise ValueError(f"the teacher {run} is {names[found]}, and its student {names[kind]}")
     if checkpoint["data"]["tokenizer_sha256"] != tokenizer_sha256:
         cure = f"--tokenizer {run}/tokenizer.json"
         raise ValueError(f"the teacher {run} has another tokenizer than the student; {cure}")
@@ -53,7 +61,8 @@ def taught_by(
     source = base_of(run_dir(name), keep=keep) if last is None else last["teacher"]
     run = find_base(source, own.parent)
     checkpoint = load_checkpoint(checkpoint_path(run, source["ckpt"]), mmap=True)
-    check_teacher(str(run), checkpoint, data.meta["tokenizer_sha256"], settings.model.block_size)
+    shape = settings.model.block_size, settings.objective.kind
+    check_teacher(str(run), checkpoint, data.meta["tokenizer_sha256"], *shape)
     with fitting(str(run)):
         model = in_floats(build_model(checkpoint, near=run.parent))
     return model.eval().requires_grad_(False).to(device), source

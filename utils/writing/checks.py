@@ -8,7 +8,9 @@ from utils.writing.stops import check_stops
 
 def check(a: Namespace) -> None:
     """Raise ValueError for flags that make no sense, or not together."""
-    for name in ("num", "steps"):
+    if a.fill and (a.prompt or a.prompt_file or a.interactive or a.chat or a.grid or a.show_probs):
+        raise ValueError("--fill fills [MASK]s; leave out prompts and other ways to write")
+    for name in ("num", "steps", "top"):
         if getattr(a, name) < 1:
             raise ValueError(f"{name}={getattr(a, name)} must be at least 1")
     if min(a.top_k) < 0:

@@ -115,7 +115,7 @@ def training_words(datasets: Iterable[TokenDataset]) -> Words:
 def training_text(run: Path, checkpoint: dict[str, Any]) -> Mixture:
     """Open what a run learnt from. ValueError if the text is gone, or not the same any more."""
     try:
-        mixture = open_mixture(**recorded_settings(checkpoint["settings"], run).data.text)
+        mixture = open_mixture(**recorded_settings(checkpoint["settings"], run).text)
     except OSError as e:
         raise ValueError(f"the training text cannot be read ({e}); leave out --novelty") from None
     same_data(checkpoint["data"], mixture.combined().meta)

@@ -1,0 +1,1 @@
+"""What a training learns, put together: its batches, its objective, its scores, an example."""
