@@ -52,10 +52,10 @@ class Judge:
         self.words = set(WORD.findall(text.lower()))
         self.runs = {run for story in text.split("\n\n") for run in runs(story)}
 
-    def faults(self, story: str, ended: bool = True) -> list[str]:
-        """The rules that a story breaks, none for a good one. `ended`: whether by itself."""
+    def broken(self, story: str, ended: bool = True) -> dict[str, bool]:
+        """Whether a story breaks each rule. `ended`: whether it ended by itself."""
         lines = story.strip().split("\n")
-        broken = {
+        return {
             "end": not ended or not all(re.search(r'[.!?]"?$', line) for line in lines),
             "quotes": not all(quotes_close(line) for line in lines),
             "words": not self.words.issuperset(WORD.findall(story.lower())),
@@ -65,7 +65,10 @@ class Judge:
             "things": not things_hold(story),
             "repeats": repeats(story),
         }
-        return [rule for rule, fault in broken.items() if fault]
+
+    def faults(self, story: str, ended: bool = True) -> list[str]:
+        """The rules that a story breaks, none for a good one."""
+        return [rule for rule, fault in self.broken(story, ended).items() if fault]
 
 
 def quotes_close(line: str) -> bool:
