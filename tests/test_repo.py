@@ -33,6 +33,13 @@ ORDER = {  # inside a room: what stands earlier may not import what stands later
 COMMANDS = {  # python -m utils.NAME: they stand on top of all
     *("ablate", "chaos", "compare", "doctor", "embed", "exercises", "failures", "judge", "look"),
     *("notebooks", "plot", "scaling", "settings_table", "tokenizer_report", "transfer"),
+    "tok": "base ids special pieces files cli storage char bpe",
+    "model": "setting rope_scaling config norm positions attention gpt inside native generation "
+    "adapt convert numpy_gpt",
+    "data": "text hashes download store encode overlap phases loader permutation sampler prepare "
+    "mixture plots stories skills",
+    "utils": "device recipe distill_config config runs distributed training writing native "
+    "reporting hub ladder bench compress flags session forecast spread sweep serve",
 }
 DOCS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "data" / "README.md"]
 SCRIPTS = ["train.py", "sample.py", "eval.py", "sweep.py", "bench.py"]
@@ -180,6 +187,7 @@ def test_paths_named_in_documents_exist(path):
         "data/prepared",
         "data/downloads",
         "tok/bpe.json",
+        "data/skills.txt",
     )
     for name in re.findall(r"`([\w./-]+)`", path.read_text(encoding="utf-8")):
         ours = name.split("/")[0] in {p.name for p in ROOT.iterdir()}
