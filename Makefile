@@ -50,7 +50,7 @@ train: $(VENV)/.installed ## train: CFG=configs/tiny.yaml ARGS="--steps 400"
 sample: $(VENV)/.installed ## write: PROMPT="Once upon a time" RUN=tiny ARGS="--temp 0.7"
 	@$(BIN)/python sample.py $(if $(RUN),--run $(RUN)) --prompt "$$PROMPT" $(ARGS)
 
-eval: $(VENV)/.installed ## score: RUN=tiny
+eval: $(VENV)/.installed ## score: RUN=tiny ARGS=--suite (skills, rules) or ARGS=--by-position
 	@$(BIN)/python eval.py $(if $(RUN),--run $(RUN)) $(ARGS)
 
 plot: $(VENV)/.installed ## draw losses, learning rate, gradient, speed: RUN="tiny other" ARGS=--watch

@@ -4,6 +4,8 @@ python eval.py                      # the newest run
 python eval.py --run tiny --ckpt last
 python eval.py --run tiny --data other.txt
 python eval.py --run my-smollm2     # a fine-tuned run, beside the model it started from
+python eval.py --suite              # skills and rules kept; --curve: at each step of --keep
+python eval.py --by-position        # loss by position: how much context it uses
 """
 
 import sys
@@ -16,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from tok.cli import Parser, run
 from utils.config import recorded_settings
 from utils.runs import latest_run, run_dir
+from utils.suite.flags import add_flags, check_flags
 
 if TYPE_CHECKING:  # what needs torch is imported by `main`, not for --help or a wrong flag
     from model import TinyGPT
@@ -39,7 +42,8 @@ def parse(argv: Sequence[str] | None) -> Namespace:
     )
     p.add_argument("--device", default="auto", help="auto, cpu, cuda, mps")
     p.add_argument("--dtype", default="auto", help="auto, float32, bfloat16, float16")
-    return p.parse_args(argv)
+    add_flags(p)
+    return check_flags(p.parse_args(argv))
 
 
 def open_task(a: Namespace, path: Path, checkpoint: dict[str, Any]) -> "Task":
@@ -94,12 +98,15 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     from utils.device import pick_device
     from utils.reporting.summary import write_json
+    from utils.suite.command import run_positions, run_suite
     from utils.tasks.rows import row, table
     from utils.training.models import load_model
 
     device = pick_device(a.device, a.dtype)  # auto on a CPU: float32, so that machines agree
     if cost := device.cost():
         print(f"note: {cost}", file=sys.stderr)
+    if a.suite:
+        return run_suite(a, path, device, open_task)
     model, _, checkpoint = load_model(path, a.ckpt, kind="")
     task = open_task(a, path, checkpoint)
     T = model.config.block_size
@@ -107,6 +114,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise ValueError(f"block_size={a.block_size} must be 1 to {T}, the model's; 0 = that")
     T = a.block_size or T
     B = a.batch_size or min(16, max(1, TOKENS_AT_ONCE // T))
+    if a.by_position:
+        return run_positions(
+            path, checkpoint, model, task.mixture.combined(load=True), T, B, device
+        )
 
     def scored(model: "TinyGPT") -> "tuple[Score, dict[str, Score]]":
         return task.evaluate(model.to(device.device), B, device, T)

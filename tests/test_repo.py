@@ -39,7 +39,8 @@ COMMANDS = {  # python -m utils.NAME: they stand on top of all
     "data": "text hashes download store encode overlap phases loader permutation sampler prepare "
     "mixture plots stories skills",
     "utils": "device recipe distill_config config runs distributed training writing native "
-    "reporting hub ladder bench compress flags session forecast spread sweep serve",
+    "reporting hub ladder bench compress flags session forecast spread sweep serve "
+    "judge suite",
 }
 DOCS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "data" / "README.md"]
 SCRIPTS = ["train.py", "sample.py", "eval.py", "sweep.py", "bench.py"]
