@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from sweep_tools import trains
 
 from utils.ablate import __main__ as ablate
 from utils.ablate import pace, tuning
-from utils.ablate.loop import train_all
+from utils.ablate.loop import Notes, train_all
 from utils.ablate.plan import TIME, TOKENS, Plan, settings_of, slug, texts_of
 from utils.ablate.results import Results
 from utils.ablate.variants import ABLATIONS, BASELINE, chosen
@@ -283,6 +284,16 @@ def test_a_crash_is_noted_and_what_is_done_is_not_trained_again(capsys):
     assert "crashed: out of memory" in capsys.readouterr().out
 
 
+def test_runs_that_end_at_once_are_all_written():
+    """Threads wrote results.csv over each other's temporary file: now one after the other."""
+    run = next(plan_of(["optimizer"]).runs())
+    notes = Notes(Path("results.csv"), 200)
+    row = {"bits_per_byte": 1.0, "seconds": 2.0}
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(lambda i: notes.add(run, {**row, "seed": i}), range(200)))
+    assert sorted(int(r["seed"]) for r in table_of(Path("results.csv"))) == list(range(200))
+
+
 def test_tune_says_which_learning_rate_does_best(capsys):
     """`trains` is best at lr 0.01: the baseline, 0.006, wants twice as much; Muon, 0.012, none."""
 
@@ -328,6 +339,9 @@ def test_end_to_end_and_again(text_file, capfd, monkeypatch):
 def test_what_cannot_be_trained_is_refused_before_anything_is(error_of, text_file):
     assert "window 32: window=32 must be from 2 to block_size - 1" in error_of(
         ablate.main, "--texts", str(text_file), *QUICK
+    )
+    assert "minutes=2: runs are as long" in error_of(
+        ablate.main, "--texts", str(text_file), "--minutes", "2"
     )
     assert "seeds=0 must be 1 or more" in error_of(ablate.main, "--seeds", "0")
     assert not Path("runs").exists()

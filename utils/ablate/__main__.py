@@ -64,6 +64,8 @@ def plan_of(a: Namespace) -> Plan:
     if a.seeds < 1 or a.jobs < 0:
         raise ValueError(f"seeds={a.seeds} must be 1 or more, jobs={a.jobs} 0 or more")
     baseline = baseline_of(a)
+    if minutes := baseline.train.minutes:
+        raise ValueError(f"minutes={minutes:g}: runs are as long as --steps says; leave it out")
     variants = chosen(a.only, flat(baseline))
     plan = Plan(baseline, texts_of(a.texts), variants, range(1, a.seeds + 1), {})
     list(plan.runs([TOKENS]))  # an impossible one is refused before an hour of others

@@ -1,5 +1,6 @@
 """Trains the runs of a plan, several at once, and keeps their figures; goes on where it stopped."""
 
+import threading
 from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
@@ -17,6 +18,7 @@ class Notes:
         self.file, self.total = file, total
         self.rows: list[Row] = []
         self.crashed: dict[str, str] = {}
+        self.lock = threading.Lock()  # runs end in threads, and two must not write at once
 
     def say(self, run: Run, said: str) -> None:
         """One line on the screen."""
@@ -25,9 +27,16 @@ class Notes:
 
     def add(self, run: Run, row: Row) -> None:
         """A run is done."""
-        self.rows.append(row)
-        write_csv(self.file, self.rows)
-        self.say(run, f"{row['bits_per_byte']:.4f} bits per byte, {row['seconds']:.1f} s")
+        with self.lock:
+            self.rows.append(row)
+            write_csv(self.file, self.rows)
+            self.say(run, f"{row['bits_per_byte']:.4f} bits per byte, {row['seconds']:.1f} s")
+
+    def crash(self, run: Run, why: str) -> None:
+        """A run has ended by an error."""
+        with self.lock:
+            self.crashed[run.name] = why
+            self.say(run, f"crashed: {why}")
 
 
 def train_one(pool: Pool, notes: Notes, run: Run) -> None:
@@ -35,8 +44,7 @@ def train_one(pool: Pool, notes: Notes, run: Run) -> None:
     try:
         figures = pool.train(run.settings)
     except Crashed as e:
-        notes.crashed[run.name] = str(e)
-        notes.say(run, f"crashed: {e}")
+        notes.crash(run, str(e))
         return
     for checkpoint in Path(run.settings.train.run).glob("*.pt"):
         checkpoint.unlink()
