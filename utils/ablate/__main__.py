@@ -1,6 +1,6 @@
 """Change one thing at a time, with seeds, on two texts, by equal tokens and by equal time.
 
-    python -m utils.ablate                                    # all; an hour on one core
+    python -m utils.ablate                                    # all; half an hour on one core
     python -m utils.ablate --only positions norm --seeds 5    # some of it, and surer
     python -m utils.ablate --texts my.txt --steps 600         # on your text; longer
     python -m utils.ablate --tune 0.5 2 --seeds 1             # would another learning rate do?
