@@ -42,8 +42,9 @@ COMMANDS = {  # python -m utils.NAME: they stand on top of all
     "reporting hub ladder bench compress flags session forecast spread sweep serve "
     "judge suite",
 }
-COMMANDS = {"ablate", "chaos", "compare", "doctor", "exercises", "failures", "judge", "look"}  # python -m
+COMMANDS = {"chaos", "compare", "doctor", "exercises", "failures", "judge", "look"}  # python -m
 COMMANDS |= {"notebooks", "plot", "settings_table", "tokenizer_report"}  # they stand on top of all
+COMMANDS |= {"ablate"}
 DOCS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "data" / "README.md"]
 SCRIPTS = ["train.py", "sample.py", "eval.py", "sweep.py", "bench.py"]
 
