@@ -186,7 +186,7 @@ def test_what_hugging_face_lacks_is_refused(base, kwargs, message):
 @pytest.mark.parametrize(
     ("base", "change", "message"),
     [
-        (GPT2, {"model_type": "bert"}, "model_type='bert' is not gpt2 or llama"),
+        (GPT2, {"model_type": "t5"}, "model_type='t5' is not gpt2 or llama or bert"),
         (GPT2, {"activation_function": "silu"}, "activation_function='silu' has no counterpart"),
         (GPT2, {"scale_attn_by_inverse_layer_idx": True}, "scale_attn_by_inverse_layer_idx=True"),
         (LLAMA, {"hidden_act": "relu"}, "hidden_act='relu' has no counterpart"),

@@ -4,11 +4,19 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from model.config import GPTConfig
-from model.convert.names import PLAIN, State, from_hf, refuse_others, renamed_values, to_hf
+from model.convert.names import (
+    PLAIN,
+    State,
+    from_hf,
+    join_qkv,
+    part_qkv,
+    refuse_others,
+    renamed_values,
+    to_hf,
+)
 from model.rope_scaling import KINDS, ORIGINAL, canonical, longer_base, parse_scaling
 
 NAMES = {  # Hugging Face's name without "model." -> ours; q, k and v are one matrix here
@@ -23,6 +31,7 @@ NAMES = {  # Hugging Face's name without "model." -> ours; q, k and v are one ma
     "norm": "norm",
     "lm_head": "head",
 }
+PARTS = ("q_proj", "k_proj", "v_proj")
 KEYS = {  # key of config.json -> ours
     "vocab_size": "vocab_size",
     "max_position_embeddings": "block_size",
@@ -56,25 +65,13 @@ FIXED: dict[str, Any] = {**PLAIN, "pos": "rope", "norm": "rmsnorm"}
 
 def llama_from_hf(state: State) -> dict[str, Tensor]:
     """Weights of LlamaForCausalLM -> TinyGPT's. ValueError if q, k or v is missing."""
-    joined = dict(state)
-    for q in [key for key in state if ".q_proj." in key]:
-        parts = [q.replace("q_proj", f"{x}_proj") for x in "qkv"]
-        if missing := [key for key in parts if key not in state]:
-            raise ValueError(f"{q} is there without {missing[0]}")
-        joined[q.replace("q_proj", "qkv_proj")] = torch.cat([joined.pop(key) for key in parts])
-    return from_hf(joined, NAMES, "model.")
+    return from_hf(join_qkv(state, PARTS, "qkv_proj"), NAMES, "model.")
 
 
 def llama_to_hf(state: State) -> dict[str, Tensor]:
     """TinyGPT's weights -> LlamaForCausalLM's. Needs pos=rope, norm=rmsnorm, a gated mlp."""
-    theirs = to_hf(state, NAMES, "model.")
     q = state["blocks.0.attn.proj.weight"].size(1)  # rows of q
-    for key in [key for key in theirs if ".qkv_proj." in key]:
-        qkv = theirs.pop(key)
-        kv = (len(qkv) - q) // 2  # rows of k, and of v
-        for x, part in zip("qkv", qkv.split((q, kv, kv)), strict=True):
-            theirs[key.replace("qkv_proj", f"{x}_proj")] = part.clone()
-    return theirs
+    return part_qkv(to_hf(state, NAMES, "model."), PARTS, "qkv_proj", q)
 
 
 def rope_of(hf: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,9 +1,10 @@
 """What the conversions share: a table of names, applied there and back."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 State = Mapping[str, Tensor]  # a state dict; it stays as it is, and unchanged tensors are shared
@@ -26,8 +27,14 @@ NEAR = {  # models that we lack, as config.json and GGUF name them -> what they 
     "opt": "gpt2 with relu and positions that begin at 2",
     "gptj": "gpt2 with rope, attention and MLP side by side",
     "gpt_neox": "gpt2 with rope, attention and MLP side by side",
+    "roberta": "bert with positions that begin at 2",
+    "distilbert": "bert without segments and pooler",
+    "albert": "bert with one block for all layers",
+    "electra": "bert with a head that finds replaced tokens",
+    "modernbert": "bert with rope, and a window in most layers",
 }
-MASKS = (".attn.bias", ".attn.masked_bias", ".rotary_emb.inv_freq")  # constants in older files
+# constants in older files
+MASKS = (".attn.bias", ".attn.masked_bias", ".rotary_emb.inv_freq", "embeddings.position_ids")
 
 
 def rename(state: State, names: Mapping[str, str]) -> dict[str, Tensor]:
@@ -64,11 +71,36 @@ def to_hf(state: State, names: Mapping[str, str], prefix: str) -> dict[str, Tens
     return {k if k.startswith("lm_head") else prefix + k: t for k, t in theirs.items()}
 
 
+def join_qkv(state: State, parts: Sequence[str], whole: str) -> dict[str, Tensor]:
+    """Put q, k and v, which are named `parts`, into one: x.q.weight -> x.qkv.weight.
+
+    Raises ValueError if k or v is missing.
+    """
+    joined = dict(state)
+    for q in [key for key in state if f".{parts[0]}." in key]:
+        keys = [q.replace(parts[0], part) for part in parts]
+        if missing := [key for key in keys if key not in state]:
+            raise ValueError(f"{q} is there without {missing[0]}")
+        joined[q.replace(parts[0], whole)] = torch.cat([joined.pop(key) for key in keys])
+    return joined
+
+
+def part_qkv(state: State, parts: Sequence[str], whole: str, q: int) -> dict[str, Tensor]:
+    """Undo `join_qkv`; q has so many rows."""
+    parted = dict(state)
+    for key in [key for key in state if f".{whole}." in key]:
+        qkv = parted.pop(key)
+        kv = (len(qkv) - q) // 2  # rows of k, and of v
+        for name, part in zip(parts, qkv.split((q, kv, kv)), strict=True):
+            parted[key.replace(whole, name)] = part.clone()
+    return parted
+
+
 def refuse_kind(key: str, kind: Any, known: Iterable[str]) -> None:
     """Raise ValueError for a kind of model that is not known, and say which one it is near."""
     if kind not in list(known):
         near = NEAR.get(kind) if isinstance(kind, str) else None
-        why = f"; it is {near}, which TinyGPT has no flag for" if near else ""
+        why = f"; it is {near}, which we have no flag for" if near else ""
         raise ValueError(f"{key}={kind!r} is not {' or '.join(known)}{why}")
 
 
