@@ -1,11 +1,11 @@
 """Pretrained models in, trained ones out.
 
 python -m utils.hub import smollm2 --run smollm2            # a model of 135 million parameters
-python -m utils.hub import DIRECTORY --run gpt2             # Hugging Face: GPT-2, LLaMA, SmolLM2
+python -m utils.hub import DIRECTORY --run gpt2             # Hugging Face: GPT-2, LLaMA, BERT
 python -m utils.hub import model.gguf --run llama           # llama.cpp
 python -m utils.hub import ADAPTERS --base smollm2 --run my # peft's LoRA adapters
 python -m utils.hub import my --merge --run whole           # a run's adapters, added to its weights
-python -m utils.hub export my --to hf exported              # AutoModelForCausalLM reads it
+python -m utils.hub export my --to hf exported              # transformers reads it
 python -m utils.hub export my --to gguf my.gguf --type Q8_0 # llama.cpp reads it
 python -m utils.hub export my --to peft adapters
 python -m utils.hub export my --to html my.html --type f16  # a page that runs the model by itself
@@ -75,8 +75,18 @@ def main(argv: Sequence[str] | None = None) -> None:
         write(run_dir(a.source), a.to, a.path, weights_type(a.to, a.type), a.ckpt)
 
 
+def load_kind(run: Path, which: str) -> str:
+    """The kind of model that a run holds."""
+    from utils.training.checkpoint import load_checkpoint
+    from utils.training.models import checkpoint_path
+
+    return str(load_checkpoint(checkpoint_path(run, which), mmap=True).get("kind", "gpt"))
+
+
 def write(run: Path, to: str, path: str, dtype: str, which: str) -> None:
-    """Export a run."""
+    """Export a run. ValueError for a BERT, unless it is to be a directory of Hugging Face."""
+    if to != "hf" and load_kind(run, which) == "bert":
+        raise ValueError(f"{run} is a BERT, which {to} is not for; export it --to hf")
     if to == "html":
         from utils.hub.html import export_html
 

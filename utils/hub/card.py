@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from model import TinyGPT
+from model import BertConfig, GPTConfig, TinyGPT
 from utils.hub.pretrained import Pretrained
 from utils.reporting.summary import commit
 
@@ -30,6 +30,15 @@ def read(path: Path) -> dict[str, Any]:
         raise ValueError(f"{path} is damaged ({e}); remove it") from None
 
 
+def loader(config: GPTConfig) -> tuple[str, str]:
+    """(transformers' class that loads a model, what hubs say that it does)."""
+    if not isinstance(config, BertConfig):
+        return "AutoModelForCausalLM", "text-generation"
+    if config.classes:
+        return "AutoModelForSequenceClassification", "text-classification"
+    return "AutoModelForPreTraining", "fill-mask"
+
+
 def model_card(
     run: Path, name: str, model: TinyGPT, origin: Pretrained, checkpoint: dict[str, Any]
 ) -> str:
@@ -39,12 +48,12 @@ def model_card(
     if scores.get("step") != checkpoint["step"]:  # of another checkpoint
         scores = {}
     license = [f"license: {origin.license}"] if origin.license else []
-    front = ["---", *license, "pipeline_tag: text-generation", "library_name: transformers", "---"]
+    auto, task = loader(c)
+    front = ["---", *license, f"pipeline_tag: {task}", "library_name: transformers", "---"]
     shape = f"{c.n_layer} blocks, {c.n_head} heads, width {c.d_model}, context {c.block_size:,}"
     lines = [*front, "", f"# {name}", ""]
-    lines += [
-        f"A language model of {model.n_params():,} parameters ({shape}), written by llm-tiny."
-    ]
+    what = "BERT" if isinstance(c, BertConfig) else "language model"
+    lines += [f"A {what} of {model.n_params():,} parameters ({shape}), written by llm-tiny."]
     if origin.source != run.name:
         lines += ["", f"It started from {origin.source}."]
     if "train_tokens" in data:
@@ -61,7 +70,8 @@ def model_card(
         rows = {k: v for k, v in scores.items() if isinstance(v, dict)}
         try:
             for row, v in rows.items():
-                numbers = f"{v['val_loss']:.4f} | {v['ppl']:.2f} | {v['bits_per_byte']:.4f}"
+                bits = f"{v['bits_per_byte']:.4f}" if "bits_per_byte" in v else ""  # masked tokens
+                numbers = f"{v['val_loss']:.4f} | {v['ppl']:.2f} | {bits}"
                 lines += [f"| {row} | {numbers} |"]
         except (KeyError, TypeError, ValueError) as e:
             raise ValueError(f"{run / 'eval.json'} is damaged ({e}); run eval.py again") from None
@@ -69,9 +79,9 @@ def model_card(
     elif checkpoint["step"]:
         lines += ["", f"Best validation loss {checkpoint['best_val_loss']:.4f} nats a token."]
     made = summary.get("commit") or commit()["commit"]
-    lines += ["", "## Use", "", "```python", "from transformers import AutoModelForCausalLM"]
+    lines += ["", "## Use", "", "```python", f"from transformers import {auto}"]
     lines += ["from transformers import AutoTokenizer", ""]
     lines += [f'tokenizer = AutoTokenizer.from_pretrained("{name}")']
-    lines += [f'model = AutoModelForCausalLM.from_pretrained("{name}")', "```", ""]
+    lines += [f'model = {auto}.from_pretrained("{name}")', "```", ""]
     lines += [f"Made from commit {made} of llm-tiny." if made else "Made by llm-tiny.", ""]
     return "\n".join(lines)

@@ -12,23 +12,27 @@ import numpy as np
 from torch import Tensor
 
 from data.store import new_directory
-from model import GPTConfig, TinyGPT
-from model.convert import config_to_hf, gpt2_to_hf, llama_to_hf
+from model import BertConfig, GPTConfig, TinyGPT
+from model.convert import bert_to_hf, config_to_hf, gpt2_to_hf, llama_to_hf
 from model.convert.gguf import config_to_gguf, to_gguf
-from tok import END_OF_TEXT, BPETokenizer
+from tok import END_OF_TEXT, BPETokenizer, Tokenizer, WordPieceTokenizer
 from tok.bpe.interop import check_ignored_merges, spellings, spelt
 from tok.bpe.storage import Parts
 from tok.files import replacing
-from utils.hub.card import model_card
+from utils.hub.card import loader, model_card
 from utils.hub.gguf import package
 from utils.hub.pretrained import Pretrained, ends, read_pretrained
 from utils.hub.sources import CONTROL, PRE
+from utils.hub.tokenizers import bert_described, write_tokenizer
 from utils.hub.weights import write_safetensors
 from utils.training.models import in_floats, load_model
 
-ARCHITECTURES = {"gpt2": "GPT2LMHeadModel", "llama": "LlamaForCausalLM"}
+ARCHITECTURES = {"gpt2": ["GPT2LMHeadModel"], "llama": ["LlamaForCausalLM"]}
+TO_HF = {"gpt2": gpt2_to_hf, "llama": llama_to_hf, "bert": bert_to_hf}
+# a tied head is left out, by all names that it has
+TIED = ("lm_head.weight", "cls.predictions.decoder.weight", "cls.predictions.decoder.bias")
 FILES = {"config.json", "generation_config.json", "model.safetensors", "README.md"}
-FILES |= {"tokenizer.json", "tokenizer_config.json", "chat_template.jinja"}
+FILES |= {"vocab.txt", "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"}
 FILES |= {"adapter_config.json", "adapter_model.safetensors"}
 ROW = 32  # values in a block of Q8_0
 MOST = 65504  # float16's largest number
@@ -41,7 +45,8 @@ def export(run: Path, to: str, path: str, *, dtype: str = "F32", which: str = "b
     Raises ValueError for what the format can't say, or a path that holds something else.
     """
     model, tokenizer, checkpoint = load_model(run, which, kind="")
-    if not isinstance(tokenizer, BPETokenizer):
+    bert = isinstance(model.config, BertConfig)
+    if not isinstance(tokenizer, (BPETokenizer, WordPieceTokenizer) if bert else BPETokenizer):
         kind = type(tokenizer).__name__
         raise ValueError(f"{run} has a {kind}, which no other program reads; train with BPE")
     origin = read_pretrained(run) or Pretrained(run.name)
@@ -49,7 +54,8 @@ def export(run: Path, to: str, path: str, *, dtype: str = "F32", which: str = "b
     if to == "hf":
         written = write_hf(Path(path), run, model, tokenizer, origin, checkpoint)
     else:
-        written = write_gguf(Path(path), run, model, tokenizer, origin, dtype)
+        bpe: Any = tokenizer  # or it is a BERT, which has been refused
+        written = write_gguf(Path(path), run, model, bpe, origin, dtype)
     print(f"{path}: {written}")
 
 
@@ -87,37 +93,49 @@ def write_hf(
     path: Path,
     run: Path,
     model: TinyGPT,
-    tokenizer: BPETokenizer,
+    tokenizer: Tokenizer,
     origin: Pretrained,
     checkpoint: dict[str, Any],
 ) -> str:
-    """Write what AutoModelForCausalLM and AutoTokenizer load; what it is, in a few words."""
+    """Write what AutoModelFor... and AutoTokenizer load; what it is, in a few words."""
+    bert = isinstance(model.config, BertConfig)
     config = config_to_hf(model.config)
     kind, tokens = config["model_type"], ends(tokenizer, origin)
+    if bert:
+        names, tokens = class_names(model.config, checkpoint), {"pad": "[PAD]"}
+        config |= {"id2label": dict(enumerate(names))} if names else {}
     ids = {f"{name}_token_id": tokenizer.special_tokens[t] for name, t in tokens.items()}
     none = dict.fromkeys(("bos_token_id", "eos_token_id"))  # else transformers has ids of its own
-    state = (gpt2_to_hf if kind == "gpt2" else llama_to_hf)(own_state(model))
+    state = TO_HF[kind](own_state(model))
     if model.config.tie_weights:
-        del state["lm_head.weight"]
-    whole = {"architectures": [ARCHITECTURES[kind]], "dtype": "float32", **config, **none, **ids}
+        state = {name: tensor for name, tensor in state.items() if name not in TIED}
+    config = {"architectures": ARCHITECTURES.get(kind), **config}
     special = {f"{name}_token": token for name, token in tokens.items()}
     described: dict[str, Any] = {"tokenizer_class": "PreTrainedTokenizerFast", **special}
     described["clean_up_tokenization_spaces"] = False
     described["model_input_names"] = ["input_ids", "attention_mask"]  # transformers 4 has a third
     described["model_max_length"] = model.config.block_size
     with free_directory(path) as new:
-        write_json(new / "config.json", whole)
+        write_json(new / "config.json", {"dtype": "float32", **config, **none, **ids})
         write_safetensors(new / "model.safetensors", state)
-        tokenizer.save_hf(new / "tokenizer.json")
+        write_tokenizer(new, tokenizer, pairs=bert)
+        described |= bert_described(new, tokenizer) if bert else {}
         write_json(new / "tokenizer_config.json", described)
-        write_json(new / "generation_config.json", ids)
+        if not bert:
+            write_json(new / "generation_config.json", ids)
         if origin.chat_template:
             (new / "chat_template.jinja").write_text(origin.chat_template, encoding="utf-8")
         card = model_card(run, path.name, model, origin, checkpoint)
         (new / "README.md").write_text(card, encoding="utf-8")
-    size = megabytes(*path.iterdir())
-    load = f"AutoModelForCausalLM.from_pretrained({str(path)!r})"
-    return f"{ARCHITECTURES[kind]}, {size}; {load}"
+    load = f"{loader(model.config)[0]}.from_pretrained({str(path)!r})"
+    return f"{config['architectures'][0]}, {megabytes(*path.iterdir())}; {load}"
+
+
+def class_names(config: GPTConfig, checkpoint: dict[str, Any]) -> list[str]:
+    """Names of a classifier's classes: of the texts that it learnt from, or LABEL_0 and so on."""
+    n = getattr(config, "classes", 0)
+    names = list(checkpoint["data"].get("sources", {}))
+    return names if len(names) == n else [f"LABEL_{i}" for i in range(n)]
 
 
 def megabytes(*files: Path) -> str:

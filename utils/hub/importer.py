@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from model import GPTConfig, TinyGPT
+from model import BertConfig, GPTConfig, TinyGPT
 from tok import Tokenizer
 from tok.cli import one_line
 from tok.storage import fingerprint
@@ -61,7 +61,22 @@ def fitted(found: Found) -> TinyGPT:
         raise ValueError(
             f"the tokenizer has {V} tokens, the model {rows} embeddings; they do not fit"
         )
-    return assembled("gpt", found.config, found.state)
+    return assembled(kind_of(found.config), found.config, found.state)
+
+
+def kind_of(config: GPTConfig) -> str:
+    """Its kind among `model.MODELS`."""
+    return "bert" if isinstance(config, BertConfig) else "gpt"
+
+
+def settings_of(config: GPTConfig) -> dict[str, Any]:
+    """A config as settings of a run: the objective decides what is built of them."""
+    values = {k: v for k, v in asdict(config).items() if k != "vocab_size"}
+    if not isinstance(config, BertConfig):
+        return values
+    objective = "classify" if values.pop("classes") else "masked"
+    del values["token_types"]  # no setting: all of ours have two
+    return values | {"objective": objective}
 
 
 def write_run(path: Path, found: Found) -> None:
@@ -77,7 +92,7 @@ def write_run(path: Path, found: Found) -> None:
     except RuntimeError as e:
         why = f"the weights are not what the config says ({one_line(e)})"
         raise ValueError(f"{found.origin.source}: {why}") from None
-    shape = {k: v for k, v in asdict(config).items() if k != "vocab_size"}
+    shape = settings_of(config)
     settings = settings_from(
         {**shape, "run": path.name, "data": "", "vocab": found.tokenizer.vocab_size}
     )
@@ -103,7 +118,7 @@ def write_checkpoint(
         data = {"name": origin.source, "text_sha256": ""}
         checkpoint: dict[str, Any] = dict.fromkeys(KEYS, 0) | {
             "version": CHECKPOINT,
-            "kind": "gpt",
+            "kind": kind_of(config),
             "model_config": asdict(config),
             "settings": flat(settings),
             "data": {**data, "tokenizer_sha256": fingerprint(new / "tokenizer.json")},
@@ -169,6 +184,8 @@ def report(path: Path, found: Found) -> None:
     print(f"source  {o.source}" + (f", licence {o.license}" if o.license else ""))
     print(f"model   {n:,} parameters, {c.n_layer} blocks of {c.d_model}, {c.block_size:,} tokens")
     way = " --chat" * bool(o.chat_template)
+    if isinstance(c, BertConfig):
+        way = ' --fill "The [MASK] ran home"'
     print(f"run     {path}; next: python sample.py --run {quote(str(path))}{way}")
 
 

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from data.hashes import file_sha256, remembered, sha256
-from model import GPTConfig
-from model.convert import config_from_hf, gpt2_from_hf, llama_from_hf
+from model import BertConfig, GPTConfig
+from model.convert import bert_from_hf, config_from_hf, gpt2_from_hf, llama_from_hf
+from model.convert.bert import with_heads
 from model.convert.gguf import FREQS, config_from_gguf, from_gguf, with_slower
 from tok import BPETokenizer, Tokenizer
 from tok.bpe.interop import check_ignored_merges, made_by
@@ -19,6 +20,7 @@ from tok.files import read_text
 from utils.hub.gguf import GGUFFile, arrays
 from utils.hub.package import SHA256, SMOLLM2, smollm2_file
 from utils.hub.pretrained import Pretrained
+from utils.hub.tokenizers import read_tokenizer
 from utils.hub.weights import read_weights
 
 PRE = {  # tokenizer.ggml.pre -> pattern; llama.cpp's "default" is none of them
@@ -30,7 +32,7 @@ PRE = {  # tokenizer.ggml.pre -> pattern; llama.cpp's "default" is none of them
     "llama-v3": "llama3",
 }
 CONTROL, USER, UNUSED = 3, 4, 5  # types of tokens in GGUF: two that are texts; rows to spare
-BASES = {"gpt2": gpt2_from_hf, "llama": llama_from_hf}
+BASES = {"gpt2": gpt2_from_hf, "llama": llama_from_hf, "bert": bert_from_hf}
 
 
 @dataclass(frozen=True)
@@ -66,14 +68,14 @@ def from_directory(path: Path) -> Found:
         raise ValueError(f"{path / 'config.json'}: a value is of another type ({e})") from None
     except ValueError as e:
         raise ValueError(f"{path / 'config.json'}: {e}") from None
-    kind = hf["model_type"]
-    if not (path / "tokenizer.json").exists():
-        raise ValueError(f"{path} has no tokenizer.json; save it with the tokenizer's fast kind")
-    tokenizer = BPETokenizer.from_hf(path / "tokenizer.json")
+    kind, said = hf["model_type"], path / "tokenizer_config.json"
+    tokenizer = read_tokenizer(path, read_json(said) if said.exists() else {})
     weights = read_weights(path)
     try:
         state = BASES[kind](weights)
         check_head(config, state)
+        if isinstance(config, BertConfig):
+            return from_bert(config, state, tokenizer, origin_of(path, hf, tokenizer))
     except (ValueError, RuntimeError) as e:
         raise ValueError(f"{path}: {' '.join(str(e).split())[:200]}") from None
     try:
@@ -83,6 +85,15 @@ def from_directory(path: Path) -> Found:
             f"{path / 'tokenizer.json'} is damaged ({type(e).__name__}: {e})"
         ) from None
     return Found(config, state, tokenizer, origin_of(path, hf, tokenizer), notes)
+
+
+def from_bert(
+    config: BertConfig, state: Mapping[str, Tensor], tokenizer: Tokenizer, origin: Pretrained
+) -> Found:
+    """A BERT with all its heads; notes say which of them the directory lacked."""
+    full, drawn = with_heads(state, config)
+    notes = [f"it has no {head}; this one is drawn at random, so train it first" for head in drawn]
+    return Found(config, full, tokenizer, origin, tuple(notes))
 
 
 def notes_on(tokenizer: Mapping[str, Any]) -> tuple[str, ...]:
@@ -111,7 +122,7 @@ def check_head(config: GPTConfig, state: Mapping[str, Tensor]) -> None:
         raise ValueError("tie_word_embeddings=false, but there is no head; set it to true")
 
 
-def origin_of(path: Path, hf: Mapping[str, Any], tokenizer: BPETokenizer) -> Pretrained:
+def origin_of(path: Path, hf: Mapping[str, Any], tokenizer: Tokenizer) -> Pretrained:
     """What a directory says of its special tokens, its template and its licence."""
     file, template = path / "tokenizer_config.json", path / "chat_template.jinja"
     known = read_json(file) if file.exists() else {}
