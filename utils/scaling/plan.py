@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from utils.config import Settings
 from utils.flags import settings_of
@@ -86,7 +87,7 @@ def settings(plan: Plan, data: str, root: Path) -> Settings:
     """
     L, C = plan.size
     steps = plan.steps if data else 1  # of no text: only the shape counts
-    values = {"n_layer": L, "d_model": C, "n_head": C // HEAD, "block_size": T}
+    values: dict[str, Any] = {"n_layer": L, "d_model": C, "n_head": C // HEAD, "block_size": T}
     values |= {"pos": "rope", "mlp": "relu2", "qk_norm": True, "zero_init": True, "bias": False}
     values |= {"emb_std": 0.1, "emb_conv": 2, "tie_weights": False, "dropout": 0.0}
     values |= {"optimizer": "muon", "lr": 0.015, "schedule": "linear", "min_lr": 0}

@@ -1,6 +1,7 @@
 """What is said of the trainings: a line each, the laws with their errors, results.json."""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -44,13 +45,16 @@ def readable(theta: Array) -> Array:
     return np.concatenate((np.exp(theta[:, :3]), theta[:, 3:]), 1)
 
 
+def column(i: int, theta: Array) -> Array:
+    """The figure NAMES[i] of many parameters (K,5)."""
+    return readable(theta)[:, i]
+
+
 def of_law(law: Fit) -> dict[str, Any]:
     """The figures of chinchilla's law, [value, 5 %, 95 %]: N_opt is as C^a, a = beta / (alpha +
     beta); and the root mean square of the residuals of log L.
     """
-    found: dict[str, Any] = {
-        name: law.spread(lambda t, i=i: readable(t)[:, i]) for i, name in enumerate(NAMES)
-    }
+    found: dict[str, Any] = {name: law.spread(partial(column, i)) for i, name in enumerate(NAMES)}
     found["a"] = law.spread(lambda t: t[:, 4] / (t[:, 3] + t[:, 4]))
     return found | {"rms": float(np.sqrt((law.residuals**2).mean()))}
 
@@ -68,8 +72,8 @@ def of_minima(runs: Sequence[Run]) -> dict[str, Any]:
     found: dict[str, Any] = {"minima": {f"{C:g}": m for C, m in minima.items()}}
     found["without"] = without
     if len(minima) > 1:
-        C, best = np.log(list(minima)), np.log(list(minima.values()))
-        found |= {"a": line(C, best[:, 0])[:2], "b": line(C, best[:, 1])[:2]}
+        x, best = np.log(np.array(list(minima))), np.log(np.array(list(minima.values())))
+        found |= {"a": line(x, best[:, 0])[:2], "b": line(x, best[:, 1])[:2]}
     return found
 
 

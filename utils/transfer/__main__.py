@@ -10,6 +10,7 @@ in runs/transfer. Started again, it goes on where it stopped.
 
 import json
 from collections.abc import Sequence
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,9 @@ def study(pool: Any, panel: Any, widths: Sequence[int], seeds: int, how: dict[st
     """Walk to the best learning rate of each width and seed; a line is printed for each."""
     from utils.transfer.search import Found, best_step, settings, train, walk
 
+    def loss_at(width: int, seed: int, k: int) -> float:
+        return train(pool, settings(panel, width, k, seed, **how))
+
     every, start = [], 3
     for width in widths:
         losses = []
@@ -43,7 +47,7 @@ def study(pool: Any, panel: Any, widths: Sequence[int], seeds: int, how: dict[st
             reach = 2 if width <= 128 else 1
             losses.append(
                 walk(
-                    lambda k, w=width, s=seed: train(pool, settings(panel, w, k, s, **how)),
+                    partial(loss_at, width, seed),
                     start,
                     reach,
                 )

@@ -52,7 +52,12 @@ def moved(
 ) -> dict[str, float]:
     """Root mean square of each activation's change in a few steps on one batch."""
     torch.manual_seed(seed)
-    shape = {"n_layer": 2, "d_model": width, "n_head": width // HEAD, "block_size": T}
+    shape: dict[str, Any] = {
+        "n_layer": 2,
+        "d_model": width,
+        "n_head": width // HEAD,
+        "block_size": T,
+    }
     config = GPTConfig(vocab_size=V, **shape, bias=False, tie_weights=False)
     model = start(TinyGPT(config), optim)
     device = pick_device("cpu", "float32")
@@ -89,7 +94,7 @@ def check(widths: Sequence[int] = (32, 64, 128, 256)) -> None:
     print(f"{'':16}" + "".join(f"{name:>11}" for name in NAMES))
     for optimizer in ("adamw", "muon"):
         for width, kind in ((0, "standard"), (BASE, "muP")):
-            optim = OptimConfig(optimizer=optimizer, lr=0.01, mup_width=width, weight_decay=0)  # type: ignore[arg-type]
+            optim = OptimConfig(optimizer=optimizer, lr=0.01, mup_width=width, weight_decay=0)
             slopes = growth(optim, widths)
             print(
                 f"{kind:9} {optimizer:6}" + "".join(f"{slopes[n]:11.2f}" for n in NAMES), flush=True

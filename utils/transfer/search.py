@@ -7,6 +7,7 @@ from argparse import Namespace
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -52,7 +53,12 @@ def settings(
     """A training's settings. At the base width muP changes nothing, so its run serves both."""
     mup = BASE if panel.mup and width != BASE else 0
     kind = f"{'mup' if mup else 'sp'}-{panel.optimizer}-decay{panel.decay:g}"
-    values = {"n_layer": LAYERS, "d_model": width, "d_ff": 2 * width, "block_size": T}
+    values: dict[str, Any] = {
+        "n_layer": LAYERS,
+        "d_model": width,
+        "d_ff": 2 * width,
+        "block_size": T,
+    }
     values |= {"n_head": width // HEAD, "pos": "rope", "norm": "layernorm", "mlp": "gelu"}
     values |= {"qk_norm": False, "zero_init": False, "bias": False, "tie_weights": False}
     values |= {"emb_std": 0.02, "emb_conv": 0, "dropout": 0.0, "attn_dropout": 0.0}
