@@ -45,13 +45,7 @@ def study(pool: Any, panel: Any, widths: Sequence[int], seeds: int, how: dict[st
         losses = []
         for seed in range(1, seeds + 1):
             reach = 2 if width <= 128 else 1
-            losses.append(
-                walk(
-                    partial(loss_at, width, seed),
-                    start,
-                    reach,
-                )
-            )
+            losses.append(walk(partial(loss_at, width, seed), start, reach))
             start = min(losses[0], key=losses[0].__getitem__)
             shown = "  ".join(
                 f"{2**k / 1000:g}: {loss:.4f}" for k, loss in sorted(losses[-1].items())
