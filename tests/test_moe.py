@@ -243,5 +243,6 @@ def test_what_cannot_leave_or_be_calibrated_is_said(text_file, error_of):
         gptq(model, torch.zeros(1, 8, dtype=torch.long), 16)
     compress(["r", "--int8", "--out", "r8"])
     sample.main(["--run", "r8", "--prompt", "the", "--steps", "5"])
-    assert train.main(flags(text_file, "--run", "r2", "--init", "r", "--lora", "2", steps=2)) == 0
+    tune = ["--run", "r2", "--init", "r", "--lora", "2", *llama]
+    assert train.main(flags(text_file, *tune, steps=2)) == 0
     assert "dead" not in " ".join(map(str, check(read(Path("runs/r")))))
