@@ -1,4 +1,4 @@
-"""Other programs' unigram models: the same ids as SentencePiece and `tokenizers`, and damaged files.
+"""Other programs' unigram models: the same ids as SentencePiece and `tokenizers`; damaged files.
 
 SentencePiece is asked where it is installed; the files that are read without it are made here.
 """
@@ -6,6 +6,7 @@ SentencePiece is asked where it is installed; the files that are read without it
 import io
 import json
 import struct
+from contextlib import suppress
 from math import isclose
 
 import pytest
@@ -129,7 +130,7 @@ def test_damaged_models_are_named(tmp_path, data, says):
 @settings(max_examples=150, deadline=None)
 @given(data=st.data())
 def test_any_bytes_are_a_model_or_a_value_error(tmp_path_factory, data):
-    """Random bytes, and a good model with bytes changed, cut or doubled; rules of a trie as well."""
+    """Random bytes, and a good model with bytes changed or cut; rules of a trie as well."""
     rules = struct.pack("<I3I", 12, 0x400, 0x80000161, 0x80000000) + b"x\0"
     good = model([*BASE, ("a", -1.0, NORMAL)], b"", field(2, 2, rules))
     whole = data.draw(st.just(good) | st.binary(max_size=60))
@@ -138,11 +139,8 @@ def test_any_bytes_are_a_model_or_a_value_error(tmp_path_factory, data):
     end = data.draw(st.integers(0, 4))
     path = tmp_path_factory.mktemp("fuzz") / "m.model"
     path.write_bytes(whole[:at] + new + whole[at + end :])
-    try:
-        tok = UnigramTokenizer.from_sentencepiece(path)
-        tok.encode("a b é ab")
-    except ValueError as e:
-        assert str(e)
+    with suppress(ValueError):
+        UnigramTokenizer.from_sentencepiece(path).encode("a b é ab")
 
 
 @given(data=st.binary(max_size=40))
@@ -189,7 +187,7 @@ def test_the_same_as_sentencepiece(tmp_path_factory, scores, texts, collapse, pr
     theirs, ours = peer(data), imported(tmp_path_factory.mktemp("m"), data)
     for text in texts:
         assert agree(ours, theirs, text, 1e-4), text
-        best = theirs.nbest_encode_as_immutable_proto(text, 2).nbests
+        best = theirs.nbest_encode_as_proto(text, 2).nbests
         if "ab" not in text and text.strip(" ▁") and best:  # it scores those otherwise here
             score = ours.n_best(text, 1)[0][1]
             assert isclose(best[0].score, score, rel_tol=1e-5, abs_tol=1e-4)

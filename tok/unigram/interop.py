@@ -27,6 +27,8 @@ def read_hf(path: str | os.PathLike[str]) -> Parts:
         raise ValueError(f"a tokenizer of kind {model.get('type')}; this reads Unigram")
     steps = list(normalizers(found.get("normalizer")))
     pattern, more = pre_tokenizer(found.get("pre_tokenizer"))
+    if more or ["replace", " ", MARK] in steps:
+        more.append(["metaspace", False])  # blanks are marks from here on, and so are ours
     specials = added(found.get("added_tokens") or [])
     unknown = model.get("unk_id")
     if unknown is not None:
@@ -46,7 +48,7 @@ def pieces_of(
     """The model's pieces. Special tokens and bytes in its list are no pieces of a text."""
     pieces: dict[str, tuple[int, float | None]] = {}
     byte_ids: list[int | None] = [None] * 256
-    spelt, marked = bool(model.get("byte_fallback")), pattern in ("metaspace", "none")
+    spelt, marked = bool(model.get("byte_fallback")), ["metaspace", False] in steps
     for i, (text, score) in enumerate(model["vocab"]):
         if text in specials:
             if specials[text] != i:
@@ -89,7 +91,7 @@ def normalizers(given: dict[str, Any] | None) -> Iterator[Step]:
     elif kind == "Strip":
         yield ["strip", bool(given["strip_left"]), bool(given["strip_right"])]
     elif kind == "Prepend":
-        yield ["prepend", given["prepend"].replace(MARK, " ")]
+        yield ["prepend", given["prepend"]]
     elif kind == "Replace" and "String" in given["pattern"]:
         yield ["replace", given["pattern"]["String"], given["content"]]
     elif kind == "Replace" and given["pattern"].get("Regex") == " {2,}":

@@ -46,7 +46,8 @@ def metaspace(text: str, prefix: bool) -> str:
 
 def white_split(text: str) -> str:
     """Words between any white space, one blank before each."""
-    return "".join(" " + word.removeprefix(MARK) for word in regex.split(r"\s+", text) if word)
+    words = [word.removeprefix(MARK) for word in regex.split(r"\s+", text) if word]
+    return "".join(" " + word.replace(MARK, " ") for word in words)
 
 
 def strip(text: str, left: bool, right: bool) -> str:
