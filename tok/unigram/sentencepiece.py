@@ -17,7 +17,6 @@ PIECE = {1: BYTES, 2: FOUR, 3: VARINT}  # text, score, type
 TRAINER = {3: VARINT, 24: VARINT, 35: VARINT}  # model type, blank as suffix, byte fallback
 NORMALIZER = {2: BYTES, 3: VARINT, 4: VARINT, 5: VARINT}  # rules, prefix, collapse, blank as mark
 NORMAL, UNKNOWN, CONTROL, USER, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
-TINY = 2.0**-126  # what SentencePiece begins its search for the greatest score with
 TYPES = {1: "unigram", 2: "bpe", 3: "word", 4: "char"}
 
 
@@ -67,8 +66,6 @@ def assemble(rows: list[tuple[str, float, int]], spelt: bool, normalizer: dict[i
     byte_ids: list[int | None] = [None] * 256
     specials: dict[str, int] = {}
     unknown = [i for i, (_, _, kind) in enumerate(rows) if kind == UNKNOWN]
-    top = max((score for _, score, kind in rows if kind == NORMAL), default=0.0)
-    top = max(top, TINY)
     if len(unknown) != 1:
         raise ValueError(f"{len(unknown)} pieces for unknown characters, not one")
     for i, (text, score, kind) in enumerate(rows):
@@ -79,8 +76,8 @@ def assemble(rows: list[tuple[str, float, int]], spelt: bool, normalizer: dict[i
         elif kind == BYTE:
             byte_ids[byte_of(text)] = i
         else:
-            if kind == USER:  # SentencePiece's way to have it taken wherever it stands
-                score = len(text.encode("utf-8")) * top - 0.1
+            if kind == USER:  # a bonus, so that it is taken wherever it stands (version 0.2.3)
+                score = 0.1 * (len(text.encode("utf-8")) - 1)
             add(pieces, text.replace(MARK, " "), i, None if kind == UNUSED else score)
     if (spelt and None in byte_ids) or (not spelt and any(i is not None for i in byte_ids)):
         raise ValueError(f"byte_fallback={spelt}, but it has {256 - byte_ids.count(None)} bytes")
