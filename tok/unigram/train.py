@@ -85,7 +85,7 @@ class Trainer:
         """The log-likelihood of the words, and the expected count of each piece (E-step).
 
         Sums a over the ways from the left, b from the right: a piece comes a[start] x p x b[end] /
-        a[-1] times. Not in logs, which take four times as long: each p is multiplied by
+        a[-1] times. Not in logs, which cost time: each p is multiplied by
         exp(TILT x length), which cancels, and keeps the sums in a float's range.
         """
         p = [exp(s + TILT * len(t)) for s, t in zip(self.scores, self.texts, strict=True)]
