@@ -19,7 +19,6 @@ CODE = tok model data utils tests *.py
 
 .DEFAULT_GOAL = help
 .PHONY: help train sample eval plot doctor sweep ablate scaling-law transfer bench serve import export numpy bpe-train tokenizers embed exercise failures ladder look notebooks format lint test test-slow clean
-.PHONY: help train sample eval plot doctor sweep ablate bench serve import export numpy bpe-train tokenizers exercise failures ladder look notebooks format lint test test-slow clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-10s %s\n", $$1, $$2}'

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from model.attention import Rope
+from model.attention import CausalSelfAttention, Rope
 from model.config import GPTConfig
-from model.gpt import ACT, Block, Reduction, head_loss
+from model.gpt import ACT, MLP, Block, Reduction, head_loss
 from model.norm import Norm
 from model.positions import rope_table, sinusoid
 from model.setting import setting
@@ -137,9 +137,8 @@ class TinyBERT(nn.Module):
                 m.bias.zero_()
         scale = 0.0 if c.zero_init else (2 * c.n_layer) ** -0.5 if c.norm_at == "pre" else 1.0
         for m in self.modules():
-            if isinstance(m, Block):
-                m.attn.proj.weight.mul_(scale)
-                m.mlp.down.weight.mul_(scale)
+            if isinstance(m, CausalSelfAttention | MLP):
+                (m.down if isinstance(m, MLP) else m.proj).weight.mul_(scale)
 
     def embed(self, idx: Tensor, token_types: Tensor | None = None) -> Tensor:
         """What the first block reads: the sum of token, position and segment (B,T), normalised."""

@@ -6,7 +6,7 @@ Letters: B batch, T time, C = d_model, V = vocab_size. It opens no file and prin
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Literal, Protocol, TypeGuard
+from typing import Any, Literal, Protocol, TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -84,7 +84,7 @@ class Block(nn.Module):
         self.norm1 = Norm(*shape)
         self.attn = CausalSelfAttention(config, causal=causal)
         self.norm2 = Norm(*shape)
-        self.mlp = MoE(config, MLP) if config.experts else MLP(config)
+        self.mlp: Any = MoE(config, MLP) if config.experts else MLP(config)
 
     def forward(  # exercise: block
         self,

@@ -22,8 +22,8 @@ NUMPY = {"numpy"}  # for model/numpy_gpt, which has it in place of torch
 EXTRAS = {"tiktoken", "tokenizers"}  # imported where asked for, never needed
 ORDER = {  # inside a room: what stands earlier may not import what stands later
     "tok": "base ids special pieces files cli storage char bpe wordpiece unigram train",
-    "model": "setting rope_scaling config norm positions attention moe gpt bert kinds inside native "
-    "generation adapt convert numpy_gpt",
+    "model": "setting rope_scaling config norm positions attention moe gpt bert kinds inside "
+    "native generation adapt convert numpy_gpt",
     "data": "text hashes download store encode overlap gutenberg phases classes loader permutation "
     "sampler prepare mixture masking rows pairs steps masked labelled plots stories skills",
     "utils": "device recipe parabola distill_config objective_config mup_config config runs "
@@ -33,18 +33,7 @@ ORDER = {  # inside a room: what stands earlier may not import what stands later
 COMMANDS = {  # python -m utils.NAME: they stand on top of all
     *("ablate", "chaos", "compare", "doctor", "embed", "exercises", "failures", "judge", "look"),
     *("notebooks", "plot", "scaling", "settings_table", "tokenizer_report", "transfer"),
-    "tok": "base ids special pieces files cli storage char bpe",
-    "model": "setting rope_scaling config norm positions attention gpt inside native generation "
-    "adapt convert numpy_gpt",
-    "data": "text hashes download store encode overlap phases loader permutation sampler prepare "
-    "mixture plots stories skills",
-    "utils": "device recipe distill_config config runs distributed training writing native "
-    "reporting hub ladder bench compress flags session forecast spread sweep serve "
-    "judge suite",
 }
-COMMANDS = {"chaos", "compare", "doctor", "exercises", "failures", "judge", "look"}  # python -m
-COMMANDS |= {"notebooks", "plot", "settings_table", "tokenizer_report"}  # they stand on top of all
-COMMANDS |= {"ablate"}
 DOCS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "data" / "README.md"]
 SCRIPTS = ["train.py", "sample.py", "eval.py", "sweep.py", "bench.py"]
 

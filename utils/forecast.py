@@ -5,14 +5,13 @@ says is measured; memory is counted first, for the steps may not fit.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import torch
 from torch import nn
 from torch.utils._pytree import tree_leaves
 
-from data.sampler import Batch
 from model.adapt.lora import lora_state
 from model.moe import active_weights
 from utils.bench.timing import summary, take_turns
@@ -22,7 +21,7 @@ from utils.distributed import start_processes
 from utils.session import Session
 from utils.training.evaluate import evaluate
 from utils.training.memory import resident, step_memory
-from utils.training.objective import next_token
+from utils.training.objective import Batch, next_token
 from utils.training.step import TrainStep
 from utils.training.teacher import config_of
 
@@ -128,7 +127,7 @@ def steps_left(session: Session) -> int:
     return max(0, session.settings.train.steps - done)
 
 
-def step_seconds(step: TrainStep, batches: list[Batch]) -> float:
+def step_seconds(step: TrainStep, batches: Sequence[Batch]) -> float:
     """Seconds of a step; with many micro-batches, by steps of one and of two of them."""
     n, start = len(batches), time.perf_counter()
     step(batches[:1])

@@ -260,8 +260,8 @@ def check_start(last: dict[str, Any], settings: Settings) -> None:
     """Raise ValueError if a run that goes on is asked for another start, or for other adapters."""
     then = recorded_settings(last["settings"])
     old, new = flat(then), flat(settings)
-    kept = "objective", "init", "teacher", "mup_width"
-    kept += "lora", "lora_alpha", "lora_targets", "lora_rs"
+    kept = ["objective", "init", "teacher", "mup_width"]
+    kept += ["lora", "lora_alpha", "lora_targets", "lora_rs"]
     for name in (*kept, *(f.name for f in fields(QuantizeConfig))):
         same = old[name] == new[name]
         if name in ("init", "teacher") and old[name] and new[name]:
