@@ -26,9 +26,9 @@ ORDER = {  # inside a room: what stands earlier may not import what stands later
     "native generation adapt convert numpy_gpt",
     "data": "text hashes download store encode overlap gutenberg phases classes loader permutation "
     "sampler prepare mixture masking rows pairs steps masked labelled plots stories skills",
-    "utils": "device recipe parabola together distill_config objective_config mup_config config runs "
-    "distributed training writing native reporting tasks hub ladder bench compress flags session "
-    "forecast spread sweep serve judge suite",
+    "utils": "device recipe parabola together distill_config objective_config mup_config config "
+    "runs distributed training writing native reporting tasks hub ladder bench compress flags "
+    "session forecast spread sweep serve judge suite",
 }
 COMMANDS = {  # python -m utils.NAME: they stand on top of all
     *("ablate", "chaos", "compare", "doctor", "embed", "exercises", "failures", "judge", "look"),
