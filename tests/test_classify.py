@@ -77,7 +77,8 @@ def test_bad_classes_are_named(folder, tmp_path, error_of):
     )
     assert "holds" not in said("--data", tmp_path / "none")
     assert "labels=99, but a class has" in said("--data", folder, "--labels", "99")
-    assert "teaches tokens, not classes" in said("--data", folder, "--teacher", "x")
+    taught = ["--teacher", "x", "--tokenizer", "bpe"]
+    assert "teaches tokens, not classes" in said("--data", folder, *taught)
     assert "doc_sep is empty" in said("--data", folder, "--doc_sep", "")
 
 
