@@ -259,7 +259,7 @@ def test_the_same_as_tokenizers(tmp_path_factory, pre, norm, scores, texts):
 
 @pytest.fixture(scope="module")
 def trained():
-    text = "the cat sat on the mat,  naïve café\n\nand the dog <0x41> sat. " * 9
+    text = "the cat sat on the mat,  naïve café\n\nand the dog <0x41 > sat. " * 9
     return UnigramTokenizer.train([text], 300, special_tokens=["<|end|>", "<x>"])
 
 
@@ -269,7 +269,7 @@ def test_tokenizers_reads_ours(trained, tmp_path):
     back = UnigramTokenizer.from_hf(tmp_path / "tokenizer.json")
     assert theirs.get_vocab_size() == 300
     assert (back.vocab, back.scores) == (trained.vocab, trained.scores)
-    texts = ["the cat  sat\n\n\ton", "a<x>b<|end|>", "漢 é🙂 <0x41><0xE9>", "", " ", "   x   "]
+    texts = ["the cat  sat\n\n\ton", "a<x>b<|end|>", "漢 é🙂 <0x41>", "", " ", "   x   "]
     for text in texts:
         ids = trained.encode(text, allowed_special="all")
         assert theirs.encode(text).ids == ids == back.encode(text, allowed_special="all")
@@ -318,10 +318,10 @@ META = {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always", "
         ({"model": None}, "no 'model'"),
         ({"model": {"type": "BPE", "vocab": {}}}, "kind BPE; this reads Unigram"),
         ({"model": {**MODEL, "vocab": [["<unk>", 0.0]]}}, "no piece"),
-        ({"model": {**MODEL, "vocab": [["<unk>", 0], ["a", None]]}}, "score of 'a' is None"),
+        ({"model": {**MODEL, "vocab": [["<unk>", 0], ["a", None]]}}, "damaged"),
         ({"model": {**MODEL, "vocab": [["<unk>", 0], ["a", float("nan")]]}}, "score of 'a' is nan"),
         ({"model": {**MODEL, "vocab": [["<unk>", 0], ["a", -1], ["a", -2]]}}, "1 and 2 are both"),
-        ({"model": {**MODEL, "unk_id": 7}}, "damaged"),
+        ({"model": {**MODEL, "unk_id": 7}}, "unk_id=7, but there are 2"),
         ({"normalizer": {"type": "Precompiled"}}, r"Precompiled.* take SentencePiece's \.model"),
         ({"normalizer": {"type": "StripAccents"}}, "normalizes texts by StripAccents"),
         ({"pre_tokenizer": {"type": "Whitespace"}}, "splits by Whitespace"),

@@ -32,6 +32,8 @@ def read_hf(path: str | os.PathLike[str]) -> Parts:
     specials = added(found.get("added_tokens") or [])
     unknown = model.get("unk_id")
     if unknown is not None:
+        if not 0 <= index(unknown) < len(model["vocab"]):
+            raise ValueError(f"unk_id={unknown}, but there are {len(model['vocab'])} pieces")
         name = str(model["vocab"][unknown][0])
         if specials.setdefault(name, unknown) != unknown:
             raise ValueError(f"the token {name!r} has two ids; keep one of them")
@@ -56,7 +58,7 @@ def pieces_of(
         elif spelt and text in BYTES:
             byte_ids[BYTES[text]] = i
         else:
-            add(pieces, text.replace(MARK, " ") if marked else text, i, score)
+            add(pieces, text.replace(MARK, " ") if marked else text, i, float(score))
     if spelt:  # a piece that is one ASCII character never needs its byte
         for b in range(128):
             if byte_ids[b] is None and chr(b) in pieces:

@@ -39,9 +39,9 @@ def blanks(text: str, prefix: bool, collapse: bool) -> str:
 
 
 def metaspace(text: str, prefix: bool) -> str:
-    """Hugging Face's: one blank in front, unless there is one."""
+    """Hugging Face's: one blank in front, unless there is one, or no text."""
     text = text.replace(MARK, " ")
-    return text if not prefix or text.startswith(" ") else " " + text
+    return " " + text if prefix and text and not text.startswith(" ") else text
 
 
 def white_split(text: str) -> str:

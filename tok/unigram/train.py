@@ -57,8 +57,8 @@ def learn(
     for _ in range(ITERATIONS):
         trainer.maximise(trainer.expect()[1], least=size)
     step(size)
-    found = zip(trainer.texts, trainer.scores, strict=True)
-    return dict(sorted(found, key=lambda p: (-p[1], p[0])))
+    scores = [round(s, 9) for s in trainer.scores]  # with more digits, serde_json errs in the last
+    return dict(sorted(zip(trainer.texts, scores, strict=True), key=lambda p: (-p[1], p[0])))
 
 
 class Trainer:
