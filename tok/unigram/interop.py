@@ -35,7 +35,9 @@ def read_hf(path: str | os.PathLike[str]) -> Parts:
         if not 0 <= index(unknown) < len(model["vocab"]):
             raise ValueError(f"unk_id={unknown}, but there are {len(model['vocab'])} pieces")
         name = str(model["vocab"][unknown][0])
-        if specials.setdefault(name, unknown) != unknown:
+        if model.get("byte_fallback") and name in BYTES:
+            unknown = None  # as `save_hf` writes it: any character has bytes
+        elif specials.setdefault(name, unknown) != unknown:
             raise ValueError(f"the token {name!r} has two ids; keep one of them")
     return pieces_of(model, specials, unknown, pattern, [*steps, *more])
 
