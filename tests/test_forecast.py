@@ -7,6 +7,7 @@ import subprocess
 import sys
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import ClassVar
 
 import pytest
@@ -155,6 +156,7 @@ def test_minutes_and_what_is_left(text_file, capfd, monkeypatch):
 
     class Session:
         settings = settings_from({"minutes": 2, "eval_every": 10, "batch_size": 2, "accum": 3})
+        task = SimpleNamespace(tokens=settings.tokens_per_step)
         last: ClassVar = {"step": 5, "log": {"spent": 20.0}}
         dist = Distributed(0, 2)
 
