@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tok import BPETokenizer, CharTokenizer
 from tok.bpe.pretokenize import PATTERNS
 from utils.hub.__main__ import main
-from utils.hub.html import ranges
+from utils.hub.html import SPLITS, ranges, tokenizer_data
 
 ROOT = Path(__file__).parent.parent
 SHARED = ROOT.parent / "shared" / "data"
@@ -61,7 +61,7 @@ def texts_of(pattern):
 
 
 @needs_node
-@pytest.mark.parametrize("pattern", PATTERNS)
+@pytest.mark.parametrize("pattern", SPLITS)
 def test_ids_and_words_are_those_of_python(pattern):
     mixed = TINY[:20_000] + "naïve 漢字 🙂 " * 50
     tok = bpe(pattern, mixed)
@@ -76,7 +76,7 @@ def test_ids_and_words_are_those_of_python(pattern):
 
 
 @needs_node
-@pytest.mark.parametrize("pattern", [p for p in PATTERNS if p != "none"])
+@pytest.mark.parametrize("pattern", [p for p in SPLITS if p != "none"])
 def test_letters_digits_and_spaces_are_those_of_python(pattern):
     """At both edges of each range, as Python knows it: a browser's Unicode does not count."""
     edges = {
@@ -88,6 +88,13 @@ def test_letters_digits_and_spaces_are_those_of_python(pattern):
     found = with_tokenizer(export(bpe(pattern, vocab=300)), body, texts)
     expression = regex.compile(PATTERNS[pattern])
     assert found == [expression.findall(text) for text in texts]
+
+
+def test_a_page_splits_as_python_does_or_not_at_all():
+    """A pattern that only Python had gave other words, and pages that did not say so."""
+    for pattern in {*PATTERNS} - {*SPLITS}:
+        with pytest.raises(ValueError, match=f"can't split words by '{pattern}'"):
+            tokenizer_data(bpe(pattern, vocab=300))
 
 
 @needs_node

@@ -24,7 +24,6 @@ from model.adapt.quant import count
 from model.rope_scaling import scaled_frequencies
 from tok import BPETokenizer, CharTokenizer, Tokenizer
 from tok.bpe.merges import MergeTable
-from tok.bpe.pretokenize import PATTERNS
 from tok.files import replacing
 from utils.hub.exporter import megabytes, named
 from utils.hub.packed import TYPES, own_state, packed
@@ -37,6 +36,7 @@ PAGE = Path(__file__).parent / "page"
 PARTS = ("style.css", "tokenizer.js", "draw.js", "show.js", "ui.js")
 WORKER = ("weights.js", "model.js", "sampling.js", "worker.js")
 CLASSES = {"letters": r"\p{L}", "digits": r"\p{N}", "spaces": r"\s"}
+SPLITS = ("gpt2", "gpt2_digits", "gpt4", "llama3", "none")  # that tokenizer.js can do
 CHECKED = 24  # tokens that the page computes again when it is opened
 PROMPT = "Once upon a time"  # what stands in the text box at first
 DIGITS = 7  # of the logits that it then compares
@@ -132,8 +132,8 @@ def tokenizer_data(tokenizer: Tokenizer) -> dict[str, Any]:
         return {"kind": "char", "chars": tokenizer.chars, "special": special}
     if not isinstance(tokenizer, BPETokenizer):
         raise ValueError(f"a page has no {type(tokenizer).__name__}; train with bpe or char")
-    if tokenizer.pattern not in PATTERNS:
-        known = ", ".join(PATTERNS)
+    if tokenizer.pattern not in SPLITS:
+        known = ", ".join(SPLITS)
         raise ValueError(f"a page can't split words by {tokenizer.pattern!r}; known: {known}")
     table = MergeTable(tokenizer.merges)
     ids = {token: i for i, token in tokenizer.vocab.items()}
