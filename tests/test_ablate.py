@@ -337,7 +337,7 @@ def test_end_to_end_and_again(text_file, capfd, monkeypatch):
 
 
 def test_what_cannot_be_trained_is_refused_before_anything_is(error_of, text_file):
-    assert "window 32: window=32 must be from 2 to block_size - 1" in error_of(
+    assert "window 32: window=32 must be from 2 to 15" in error_of(
         ablate.main, "--texts", str(text_file), *QUICK
     )
     assert "minutes=2: runs are as long" in error_of(

@@ -300,9 +300,12 @@ def test_bench_of_the_tokenizer(toys, capfd, text_file):
     _, found = told(capfd, "--only", "tokenizer", *flags)
     rows = {(r["work"], r["who"]): r for r in found["results"]}
     train, encode = "BPE train, 280 tokens", "BPE encode"
+    newer, peer = ("WordPiece", "unigram"), "tokenizers"
     assert set(rows) == {
         *((train, who) for who in ("llm-tiny", "tokenizers")),
         *((encode, who) for who in ("llm-tiny", "first call", "tiktoken")),
+        *((f"{kind} train, 280 tokens", who) for kind in newer for who in ("llm-tiny", peer)),
+        *((f"{kind} encode", who) for kind in newer for who in ("llm-tiny", "first call", peer)),
     }
     megabytes = text_file.stat().st_size / 1e6
     for row in rows.values():
