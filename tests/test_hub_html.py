@@ -35,9 +35,9 @@ def rounded(built, dtype="f16"):
 
 
 def test_the_configs_cover_every_setting_and_choice():
-    """A setting that the page has never heard of fails here first."""
+    """A setting that the page has never heard of fails here first. Experts are refused."""
     configs = [GPTConfig(**{**BASE, **change}) for change in CONFIGS.values()]
-    for field in fields(GPTConfig):
+    for field in (f for f in fields(GPTConfig) if f.name not in ("experts", "experts_top")):
         used = {getattr(config, field.name) for config in configs}
         assert used >= set(get_args(field.type)), field.name
         assert used - {field.default}, field.name
