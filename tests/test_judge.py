@@ -124,7 +124,12 @@ def test_one_place_for_the_sampling_defaults(toy_run, monkeypatch):
     got = {"temperature": a.temp[0], "top_k": a.top_k[0] or None, "top_p": a.top_p}
     assert {**got, "min_p": a.min_p} == {name: vars(b)[name] for name in SAMPLING} == SAMPLING
     asked = {}
-    monkeypatch.setattr("utils.tasks.next_token.write_text", lambda *_, **how: asked.update(how) or "")
+
+    def noted(*_, **how):
+        asked.update(how)
+        return ""
+
+    monkeypatch.setattr("utils.tasks.next_token.write_text", noted)
     monkeypatch.chdir(toy_run.parent.parent)
     settings = settings_from(read_yaml(toy_run / "config.yaml"))
     with start_processes(pick_device("cpu")) as dist:
