@@ -172,7 +172,7 @@ def test_a_comparison_without_bits_per_byte_says_so():
         figures = {"val_loss": 2.0, "val_ppl": 7.4, "seconds": 1, "tokens": 9, "tokens_per_s": 9}
         rows = [figures | {"bits_per_byte": bits, "params": 5}] * 2
         data = [{"text_sha256": "t", "val_bytes": 9, "tokenizer_sha256": name}] * 2
-        return Group(name, [{"tokenizer": name, "seed": 1}] * 2, data, rows)
+        return Group(name, [{"tokenizer": name, "seed": 1, "objective": "next"}] * 2, data, rows)
 
     said = report([group("bpe", 1.5), group("wordpiece", float("nan"))])
     assert "note: nor do bits per byte, where a tokenizer does not keep the text" in said

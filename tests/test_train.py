@@ -293,7 +293,7 @@ def test_foreign_checkpoints(toy_run, error_of):
     checkpoint = load_checkpoint(toy_run / "best.pt")
     torch.save({**checkpoint, "version": 99}, toy_run / "last.pt")
     assert "has version 99" in error_of(train.main, "--run", "my", "--resume")
-    newer = {**checkpoint["model_config"], "experts": 8}
+    newer = {**checkpoint["model_config"], "memory_tokens": 8}
     torch.save({**checkpoint, "model_config": newer}, toy_run / "last.pt")
     assert "does not fit this program" in error_of(train.main, "--run", "my", "--resume")
     half = {k: v for k, v in checkpoint["model"].items() if k != "norm.weight"}
