@@ -549,11 +549,12 @@ def test_a_run_from_before_sampling_goes_on_at_random(text_file):
 
 def test_headlines_name_budget_and_ranks(text_file):
     s = toy_session(text_file, minutes=2)
-    rest = s.settings, s.data, s.state, s.device, Distributed(0, 2)
+    rest = s.settings, s.data, s.state, s.device, Distributed(0, 2), 2 * s.task.tokens
     lines = list(headlines(Path("x"), *rest))
     assert "ranks   2, by ddp" in lines
     assert "steps   2 minutes of 256 tokens" in lines
     s = toy_session(text_file, steps=100)
-    lines = list(headlines(Path("x"), s.settings, s.data, s.state, s.device, Distributed(0, 2)))
+    rest = s.settings, s.data, s.state, s.device, Distributed(0, 2), 2 * s.task.tokens
+    lines = list(headlines(Path("x"), *rest))
     times = 100 * 256 / len(s.data.train)
     assert f"steps   100 of 256 tokens: the text {times:.1f} times" in lines
