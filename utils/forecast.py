@@ -47,7 +47,7 @@ def forecast(settings: Settings, scratch: str, resume: bool = False) -> int:
         how_long(session, per_step, per_evaluation)
         peak = peak_memory() - counting
         print(f"peak        {peak / 1e6:,.0f} MB in these steps" + each(session))
-        kept = 2 + s.keep
+        kept = 2 + (s.keep if s.minutes else min(s.keep, -(-s.steps // s.eval_every)))
         print(f"files       {kept} checkpoints of {checkpoint_bytes(session) / 1e6:,.1f} MB")
     return 0
 
