@@ -34,11 +34,15 @@ def asked(*args):
 
 
 def agree(told, theirs):
-    """All samples' answers are the same: log-probabilities to 1e-4, texts and greedy exactly."""
+    """All samples' answers are the same: texts and greedy exactly, log-probabilities to 1e-4.
+
+    Or to a millionth of the sum: over 250 tokens it is some hundred nats, and float32 has seven
+    digits (one kind of CPU was seen to differ by 1.4e-4 of 212, batched in another way).
+    """
     assert [g for _, g in told["choose"]] == [g for _, g in theirs["choose"]]
     for task, column in ("choose", 0), ("read", slice(None)):
         got, want = ([p[column] if column == 0 else p for p in t[task]] for t in (told, theirs))
-        assert got == pytest.approx(want, abs=1e-4), task
+        assert got == pytest.approx(want, abs=1e-4, rel=1e-6), task
     assert told["write"] == theirs["write"]
 
 
