@@ -126,7 +126,7 @@ test: $(VENV)/.installed-dev ## the tests, with coverage
 	$(BIN)/coverage report --fail-under=90 --include='model/attention.py'
 
 test-slow: $(VENV)/.installed-dev ## the tests that take minutes
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m slow -n auto
 
 clean: ## remove caches and prepared data; runs/ and .venv stay
 	rm -rf data/prepared .coverage .hypothesis .mypy_cache .ruff_cache .pytest_cache build *.egg-info

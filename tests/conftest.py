@@ -48,6 +48,11 @@ def shared_texts():
     return paths or pytest.skip("put texts (*.txt) into ../shared/data, beside this checkout")
 
 
+def pytest_collection_modifyitems(items):
+    """The longest test first, so that no process is left alone with it at the end."""
+    items.sort(key=lambda item: item.name != "test_commands_of_the_readme_run")
+
+
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path, monkeypatch):
     """Each test prepares into its own cache, and starts in its own directory."""

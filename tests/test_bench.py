@@ -155,6 +155,7 @@ def test_rows_of_a_race(monkeypatch):
     assert (them["who"], them["rate"], them["ratio"]) == ("them", pytest.approx(10 / 3), 1.5)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="others count pages less exactly")
 def test_peak_of_a_process_of_its_own():
     """What the first call held does not count; a step of the second holds 8 x 4 MB of logits."""
@@ -366,6 +367,7 @@ def test_every_race_has_a_table():
     assert "busy" not in bench.parse([]).only
 
 
+@pytest.mark.slow
 def test_bench_of_a_server_beside_another(tmp_path, capfd, monkeypatch):
     """Ours in a process of its own, and by --peer any other; here a second one of ours."""
     import hub_models

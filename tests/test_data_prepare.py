@@ -443,6 +443,7 @@ def test_a_dry_run_remembers_nothing(text_file, tmp_path):
     assert not (hashes.CACHE / "hashes.json").exists()
 
 
+@pytest.mark.slow
 def test_a_large_text_needs_little_memory(tmp_path):
     """30 MB took 970 MB: the text, its documents and its ids as Python's integers."""
     lines = make_text(1_000_000).splitlines()

@@ -100,6 +100,7 @@ def test_a_marker_that_is_there_twice_or_not_at_all_is_refused(tmp_path, monkeyp
         ours("other")
 
 
+@pytest.mark.slow
 def test_ours_passes_an_emptied_function_and_a_mistake_do_not():
     """A sample of the sweep below, as `check` runs it; and a loop without end has an end."""
     row = find(SAMPLE)

@@ -221,6 +221,7 @@ def test_digits_split_as_two_steps_of_tokenizers_do():
     check_digits("".join(r.choices(letters, k=r.randint(0, 14))) for _ in range(5000))
 
 
+@pytest.mark.slow
 def test_digits_split_so_in_real_texts():
     check_digits(path.read_text(encoding="utf-8") for path in shared_texts())
 
@@ -405,6 +406,7 @@ def survives(read, raw, path, header):
     return refused
 
 
+@pytest.mark.slow
 def test_2000_damaged_gguf_headers(tmp_path):
     raw = small_gguf()
     whole = GGUFFile(Path("a.gguf"))
@@ -418,6 +420,7 @@ def test_2000_damaged_gguf_headers(tmp_path):
     assert survives(read, raw, tmp_path / "bad.gguf", header) > 1000
 
 
+@pytest.mark.slow
 def test_2000_damaged_gguf_files_make_no_run(tmp_path):
     from utils.hub.sources import from_gguf_file
 
@@ -514,7 +517,7 @@ def test_smollm2s_perplexity_is_that_of_transformers(smollm2_run):
 
     ours, tok, _ = load_model(smollm2_run[0])
     text = shared("wikitext2-test.txt").read_text(encoding="utf-8")
-    text = tok.encode(text)[:20_000]
+    text = tok.encode(text[:40_000])[:8_193]  # 8 windows of 1,024
     ours, theirs = ours.eval(), smollm2_peer()
     losses = []
     for model in (lambda x: ours(x)[0], lambda x: theirs(x).logits):

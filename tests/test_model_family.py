@@ -51,6 +51,7 @@ def loss_of(model, text):
     return model(text[:, :-1], text[:, 1:])[1]
 
 
+@pytest.mark.slow
 @given(configs())
 @settings(max_examples=60, deadline=None, derandomize=True)
 def test_every_allowed_combination_trains(config):

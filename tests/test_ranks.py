@@ -128,6 +128,7 @@ def test_alone_nothing_is_asked():
     assert not torch.distributed.is_initialized()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="signals differ")
 def test_two_ranks_fine_tune_as_one_with_twice_the_accumulation(text_file):
     """From a model that is there, all of it, by adapters, by a teacher, or to be rounded.

@@ -167,6 +167,7 @@ def test_curl_streams(server):
     assert text == server.ask(prompt="The fox", max_tokens=5, temperature=0)["choices"][0]["text"]
 
 
+@pytest.mark.slow
 def test_what_the_description_promises(server):
     """Requests made at random from /openapi.json: each answer is of a kind that it names."""
     accepted = checks.positive_data_acceptance
