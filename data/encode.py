@@ -10,9 +10,9 @@ from tqdm import tqdm
 import tok
 from data.text import documents
 from tok import END_OF_TEXT, UNKNOWN, Tokenizer
-from tok.bpe.workers import workers_for
 from tok.pieces import safe_pieces
 from tok.train import TRAINERS
+from tok.workers import workers_for
 
 BLOCK = 1 << 20  # characters
 

@@ -19,7 +19,7 @@ from data.prepare import prepared
 from data.store import TokenDataset, open_dataset
 from data.text import documents, split_text, text_file, unescape
 from tok import END_OF_TEXT
-from tok.bpe.workers import workers_for
+from tok.workers import workers_for
 
 
 @dataclass(frozen=True)

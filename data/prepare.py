@@ -36,10 +36,10 @@ from data.store import (
 )
 from data.text import SPLITS, Text, documents, join, split_text, text_file, unescape
 from tok import END_OF_TEXT
-from tok.bpe.workers import workers_for
 from tok.cli import Parser, run
 from tok.storage import fingerprint
 from tok.train import TRAINERS
+from tok.workers import workers_for
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,8 @@ OUTSIDE = {"tok": {"regex"}, "model": {"torch"}}  # what these two rooms may hav
 NUMPY = {"numpy"}  # for model/numpy_gpt, which has it in place of torch
 EXTRAS = {"tiktoken", "tokenizers"}  # imported where asked for, never needed
 ORDER = {  # inside a room: what stands earlier may not import what stands later
-    "tok": "base ids special pieces files cli storage char bpe wordpiece unigram train",
+    "tok": "base ids special pieces files cli workers storage common char bpe wordpiece unigram "
+    "train",
     "model": "setting rope_scaling config norm positions attention moe gpt bert kinds inside "
     "native generation adapt convert numpy_gpt",
     "data": "text hashes download store encode overlap gutenberg phases classes loader permutation "

@@ -43,7 +43,7 @@ def flat(blocks):
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(documents=documents_of_chunks, end=st.none() | st.integers(0, 300))
 def test_each_document_by_itself(monkeypatch, tokenizer, size, documents, end):
-    for name in ("tok.bpe.BLOCK", "tok.char.BLOCK", "tok.wordpiece.BLOCK"):
+    for name in ("tok.common.BLOCK", "tok.char.BLOCK"):
         monkeypatch.setattr(name, size)
     monkeypatch.setattr("tok.pieces.OVERHEAD", 1)
     want = one_by_one(tokenizer, documents, end)
@@ -54,7 +54,7 @@ def test_each_document_by_itself(monkeypatch, tokenizer, size, documents, end):
 @pytest.mark.parametrize("size", [50, 500])
 @pytest.mark.parametrize("tokenizer", [BPE["gpt2"], CHAR, WORDS], ids=["bpe", "char", "words"])
 def test_two_processes_give_the_same(monkeypatch, tokenizer, size):
-    for name in ("tok.bpe.BLOCK", "tok.char.BLOCK", "tok.wordpiece.BLOCK"):
+    for name in ("tok.common.BLOCK", "tok.char.BLOCK"):
         monkeypatch.setattr(name, size)
     documents = [TEXT[i : i + i % 9] for i in range(100)] + [TEXT * 20, "", ["a", "", "b"]]
     want = one_by_one(tokenizer, documents, 7)
@@ -120,7 +120,7 @@ def test_short_texts_are_counted_in_few_jobs(monkeypatch):
         jobs.extend(waiting)
         return map(task, jobs)
 
-    monkeypatch.setattr("tok.bpe.train.in_order", in_order)
+    monkeypatch.setattr("tok.common.in_order", in_order)
     assert count_words(["a b", "b"] * 1000, Splitter()) == {"a": 1000, " b": 1000, "b": 1000}
     assert len(jobs) == 1
 

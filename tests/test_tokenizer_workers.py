@@ -12,7 +12,7 @@ import pytest
 from tok import BPETokenizer, CharTokenizer
 from tok.bpe.pretokenize import Splitter
 from tok.bpe.train import count_words
-from tok.bpe.workers import in_order
+from tok.workers import in_order
 
 ROOT = Path(__file__).parents[1]
 WORDS = [
@@ -47,8 +47,8 @@ def run_python(code, **env):
 @pytest.fixture
 def small_pieces(monkeypatch):
     """Pieces so small that a short text has many."""
-    monkeypatch.setattr("tok.bpe.train.BLOCK", 300)
-    monkeypatch.setattr("tok.bpe.BLOCK", 300)
+    monkeypatch.setattr("tok.common.BLOCK", 300)
+    monkeypatch.setattr("tok.common.BLOCK", 300)
 
 
 def test_results_come_in_order():

@@ -67,7 +67,7 @@ def test_chunks_do_not_matter(tok, text, cuts):
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_blocks_and_documents_whatever_the_workers(tok, monkeypatch, workers):
-    monkeypatch.setattr("tok.unigram.BLOCK", 50)
+    monkeypatch.setattr("tok.common.BLOCK", 50)
     blocks = tok.encode_blocks([TEXT, END], allowed_special="all", workers=workers)
     assert [i for b in blocks for i in b] == tok.encode(TEXT + END, allowed_special="all")
     documents = [TEXT, "", ["a ", "b"], END]

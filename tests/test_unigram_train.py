@@ -188,7 +188,7 @@ def test_words_of_any_length():
 
 @pytest.mark.parametrize("workers", [2, 3])
 def test_workers_and_chunks_change_nothing(monkeypatch, workers):
-    monkeypatch.setattr("tok.bpe.train.BLOCK", 300)
+    monkeypatch.setattr("tok.common.BLOCK", 300)
     want = UnigramTokenizer.train([TEXT], 300)
     found = UnigramTokenizer.train([[TEXT[:777], TEXT[777:]]], 300, workers=workers)
     assert found.scores == want.scores

@@ -157,7 +157,7 @@ def test_chunks_do_not_matter(text, cuts):
 
 def test_small_pieces_and_two_processes_give_the_same(monkeypatch):
     for name in ("SMALL", "PIECE", "BLOCK"):
-        monkeypatch.setattr(f"tok.wordpiece.{name}", 16)
+        monkeypatch.setattr(f"tok.common.{name}", 16)
     t = WordPieceTokenizer(VOCAB, [END_OF_TEXT])
     text = "".join(AWKWARD) + " unwanted [MASK]" * 9
     want = t.encode(text, allowed_special="all")

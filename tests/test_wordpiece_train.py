@@ -92,7 +92,7 @@ def test_the_vocabulary():
 
 
 def test_workers_and_chunks_give_the_same_file(monkeypatch):
-    monkeypatch.setattr("tok.wordpiece.train.BLOCK", 500)
+    monkeypatch.setattr("tok.common.BLOCK", 500)
     text = make_text(3000) + END_OF_TEXT + "Unwanted É"
     made = []
     for texts, workers in (([text], 1), ([text], 2), ([[text[:99], text[99:]]], 1)):

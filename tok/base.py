@@ -5,6 +5,9 @@ from array import array
 from collections.abc import Collection, Iterable, Iterator
 from typing import Protocol
 
+Allowed = str | Collection[str]  # special tokens: "none", "all", or a set of them
+Documents = Iterable[str | Iterable[str]]  # each a text, or its chunks
+Blocks = Iterator["array[int]"]  # ids as uint16, or uint32 above 65,536 ids
 END_OF_TEXT = "<|endoftext|>"
 UNKNOWN = "[UNK]"  # stands for a word that a vocabulary can't spell
 
@@ -22,31 +25,26 @@ class Tokenizer(Protocol):
     def vocab_size(self) -> int:
         """How many ids there are, special tokens included."""
 
-    def encode(self, text: str, *, allowed_special: str | Collection[str] = "none") -> list[int]:
-        """Text -> ids."""
+    def encode(self, text: str, *, allowed_special: Allowed = "none") -> list[int]:
+        """Text -> ids. ValueError for half a surrogate pair, which is no character."""
 
     def encode_iter(
-        self, chunks: Iterable[str], *, allowed_special: str | Collection[str] = "none"
+        self, chunks: Iterable[str], *, allowed_special: Allowed = "none"
     ) -> Iterator[int]:
         """The ids of all chunks as one text, one by one, in little memory."""
 
     def encode_blocks(
-        self,
-        chunks: Iterable[str],
-        *,
-        allowed_special: str | Collection[str] = "none",
-        workers: int = 1,
-    ) -> Iterator["array[int]"]:
-        """The ids of all chunks as one text, in arrays of uint16 or uint32."""
+        self, chunks: Iterable[str], *, allowed_special: Allowed = "none", workers: int = 1
+    ) -> Blocks:
+        """The ids of all chunks as one text, in arrays; `workers` processes share the work."""
 
     def encode_documents(
-        self,
-        documents: Iterable[str | Iterable[str]],
-        *,
-        end: int | None = None,
-        workers: int = 1,
-    ) -> Iterator["array[int]"]:
-        """The ids of each document by itself, then `end`, in arrays of uint16 or uint32."""
+        self, documents: Documents, *, end: int | None = None, workers: int = 1
+    ) -> Blocks:
+        """The ids of each document by itself, then `end`; special tokens in it are plain text.
+
+        A document is a string or an iterable of its chunks, read to its end before the next.
+        """
 
     def decode(self, ids: Iterable[int]) -> str:
         """Ids -> text. ValueError for an unknown id."""

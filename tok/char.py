@@ -1,10 +1,10 @@
 """One id a character: the smallest tokenizer, with the surface of BPETokenizer."""
 
 import os
-from array import array
 from collections.abc import Collection, Iterable, Iterator
 from operator import index
 
+from tok.base import Allowed, Blocks, Documents
 from tok.ids import id_array
 from tok.pieces import batches, check_texts, safe_pieces
 from tok.special import allowed, check_specials, special_parts
@@ -54,7 +54,7 @@ class CharTokenizer:
         """Characters and special tokens together."""
         return len(self.vocab)
 
-    def encode(self, text: str, *, allowed_special: str | Collection[str] = "none") -> list[int]:
+    def encode(self, text: str, *, allowed_special: Allowed = "none") -> list[int]:
         """One id a character. ValueError for a character that training did not see.
 
         Special tokens are plain text unless allowed: "none", "all", or a set of them.
@@ -63,7 +63,7 @@ class CharTokenizer:
         return self._encode(chosen, text, 0)
 
     def encode_iter(
-        self, chunks: Iterable[str], *, allowed_special: str | Collection[str] = "none"
+        self, chunks: Iterable[str], *, allowed_special: Allowed = "none"
     ) -> Iterator[int]:
         """The ids of all chunks as one text, a little at a time."""
         chosen, start = allowed(allowed_special, self.special_tokens), 0
@@ -72,12 +72,8 @@ class CharTokenizer:
             start += len(piece)
 
     def encode_blocks(
-        self,
-        chunks: Iterable[str],
-        *,
-        allowed_special: str | Collection[str] = "none",
-        workers: int = 1,
-    ) -> Iterator["array[int]"]:
+        self, chunks: Iterable[str], *, allowed_special: Allowed = "none", workers: int = 1
+    ) -> Blocks:
         """The same in arrays of uint16, or uint32 above 65,536 ids; `workers` changes nothing."""
         chosen, start = allowed(allowed_special, self.special_tokens), 0
         for piece in safe_pieces(chunks, chosen, len, BLOCK):
@@ -85,12 +81,8 @@ class CharTokenizer:
             start += len(piece)
 
     def encode_documents(
-        self,
-        documents: Iterable[str | Iterable[str]],
-        *,
-        end: int | None = None,
-        workers: int = 1,
-    ) -> Iterator["array[int]"]:
+        self, documents: Documents, *, end: int | None = None, workers: int = 1
+    ) -> Blocks:
         """The ids of each document by itself, then `end`; `workers` changes nothing."""
         start = 0  # of the piece in its document
         for batch in batches(check_texts(documents), (), len, BLOCK):

@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from tok.files import as_text, output_file
+from tok.files import as_text, output_file, read_text
 
 VERSION = 1
 COMMON = ("kind", "version", "sha256")
@@ -92,3 +92,15 @@ def write_lines(path: str | os.PathLike[str], content: dict[str, Any]) -> None:
     """Write the content and its checksum."""
     with output_file(path) as file:
         file.write(as_lines(content | {"sha256": checksum(content)}))
+
+
+def read_model(path: str | os.PathLike[str], cure: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Hugging Face's tokenizer.json, and its `model`. ValueError, with a cure, for another file."""
+    try:
+        found = json.loads(read_text(path))
+    except (ValueError, RecursionError) as e:
+        raise ValueError(f"malformed JSON ({e}); bring back a whole tokenizer.json") from None
+    model = found.get("model") if isinstance(found, dict) else None
+    if not isinstance(model, dict):
+        raise ValueError(f"no tokenizer.json (no 'model'); {cure}")
+    return found, model

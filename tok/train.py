@@ -12,12 +12,12 @@ from typing import Any
 from tok.base import END_OF_TEXT, Tokenizer
 from tok.bpe import BPETokenizer
 from tok.bpe.__main__ import chunks, size_of
-from tok.bpe.workers import workers_for
 from tok.char import CharTokenizer
 from tok.cli import Parser, Progress, run
 from tok.files import check_writable
 from tok.unigram import UnigramTokenizer
 from tok.wordpiece import WordPieceTokenizer
+from tok.workers import workers_for
 
 Texts = Iterable[str | Iterable[str]]
 

@@ -9,30 +9,21 @@ Text is cut into words (`pretokenize.py`), a word is its UTF-8 bytes, and merges
 (`train.py`) join neighbours, the earliest learnt first (`merges.py`).
 """
 
-import codecs
 import os
-from array import array
-from collections.abc import Callable, Collection, Iterable, Iterator
-from functools import partial
-from operator import index
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from tok.base import END_OF_TEXT
+from tok import common
+from tok.base import END_OF_TEXT, Allowed, Blocks, Documents
 from tok.bpe.encode import Encoder
 from tok.bpe.interop import read_gpt2, read_hf, save_hf, to_tiktoken
 from tok.bpe.merges import MergeTable
 from tok.bpe.pretokenize import Splitter
 from tok.bpe.storage import Parts, complete, read_bpe, write_bpe
 from tok.bpe.train import count_words, learn
-from tok.bpe.workers import in_order
-from tok.ids import id_array
-from tok.pieces import Batch, batches, check_texts, safe_pieces
-from tok.special import allowed, check_specials, special_parts
+from tok.pieces import check_texts
+from tok.special import check_specials
 from tok.storage import blame
-
-MEMORY = 1 << 17  # words that encode remembers, about 250 bytes each
-FEW = 1 << 10  # the same for encode_iter
-SMALL, PIECE, BLOCK = 1 << 13, 1 << 16, 1 << 20  # characters at a time
 
 
 class BPETokenizer:
@@ -59,9 +50,9 @@ class BPETokenizer:
         specials = check_specials(special_tokens)
         ids = complete(self.vocab, made, [s.encode("utf-8") for s in specials])
         self.special_tokens = {s: ids[s.encode("utf-8")] for s in specials}
-        self._table, self._split = table, split
+        self._table, self._split, self._cut = table, split, split.cut
         known = {c: ids[t] for t, c in made.items() if t in ids}
-        self._encoder = Encoder(table, split, known, MEMORY)
+        self._encoder = Encoder(table, split, known, common.MEMORY)
 
     @classmethod
     def train(
@@ -100,62 +91,42 @@ class BPETokenizer:
         """Bytes, merges and special tokens together."""
         return len(self.vocab)
 
-    def encode(self, text: str, *, allowed_special: str | Collection[str] = "none") -> list[int]:
+    def encode(self, text: str, *, allowed_special: Allowed = "none") -> list[int]:
         """Text -> ids. ValueError for half a surrogate pair, which is no character.
 
         Special tokens are plain text unless allowed: "none", "all", or a set of them.
         """
-        chosen = allowed(allowed_special, self.special_tokens)
-        ids: list[int] = []
-        for piece in safe_pieces([text], chosen, self._split.cut, PIECE):
-            ids += self._encode(self._encoder, chosen, piece)
-        return ids
+        return common.encode(self, text, allowed_special)
 
     def encode_iter(
-        self, chunks: Iterable[str], *, allowed_special: str | Collection[str] = "none"
+        self, chunks: Iterable[str], *, allowed_special: Allowed = "none"
     ) -> Iterator[int]:
         """The ids of all chunks as one text, in less than 1 MB beside the largest chunk.
 
         The patterns gpt2 and gpt4 end a word at white space, so text is kept only up to there;
         other patterns must hold all of it.
         """
-        chosen = allowed(allowed_special, self.special_tokens)
-        encoder = self._encoder.with_limit(FEW)
-        for piece in safe_pieces(check_texts(chunks), chosen, self._split.cut, SMALL):
-            yield from self._encode(encoder, chosen, piece)
+        return common.encode_iter(self, chunks, allowed_special)
 
     def encode_blocks(
-        self,
-        chunks: Iterable[str],
-        *,
-        allowed_special: str | Collection[str] = "none",
-        workers: int = 1,
-    ) -> Iterator["array[int]"]:
+        self, chunks: Iterable[str], *, allowed_special: Allowed = "none", workers: int = 1
+    ) -> Blocks:
         """The ids of all chunks as one text, in arrays of uint16, or uint32 above 65,536 ids.
 
         For large files: `workers` processes share the work, and the ids come in order.
         """
-        chosen = allowed(allowed_special, self.special_tokens)
-        task = partial(self._block, chosen)
-        jobs = safe_pieces(check_texts(chunks), chosen, self._split.cut, BLOCK)
-        yield from in_order(task, jobs, workers)
+        return common.encode_blocks(self, chunks, allowed_special, workers)
 
     def encode_documents(
-        self,
-        documents: Iterable[str | Iterable[str]],
-        *,
-        end: int | None = None,
-        workers: int = 1,
-    ) -> Iterator["array[int]"]:
+        self, documents: Documents, *, end: int | None = None, workers: int = 1
+    ) -> Blocks:
         """The ids of each document by itself, then `end`, in arrays of uint16 or uint32.
 
         A document is a string or an iterable of its chunks, read to its end before the next, so it
         may be larger than memory. Special tokens in it are plain text.
         [["a", "b"], "c"] with end=256 -> ids of "ab", 256, ids of "c", 256.
         """
-        task = partial(self._batch, end)
-        jobs = batches(check_texts(documents), (), self._split.cut, BLOCK)
-        yield from in_order(task, jobs, workers)
+        return common.encode_documents(self, documents, end, workers)
 
     def decode(self, ids: Iterable[int]) -> str:
         """Ids -> text; bytes that are not UTF-8 become U+FFFD. ValueError for an unknown id."""
@@ -163,16 +134,11 @@ class BPETokenizer:
 
     def decode_bytes(self, ids: Iterable[int]) -> bytes:
         """Ids -> bytes, exactly. ValueError for an unknown id."""
-        return b"".join(map(self._token, ids))
+        return common.decode_bytes(self.vocab, ids)
 
-    def decode_stream(self, ids: Iterable[int]) -> Iterator[str]:  # exercise: decode-stream
+    def decode_stream(self, ids: Iterable[int]) -> Iterator[str]:
         """Text as ids come in, whole characters only; together it is `decode(ids)`."""
-        characters = codecs.getincrementaldecoder("utf-8")("replace")
-        for i in ids:
-            if text := characters.decode(self._token(i)):
-                yield text
-        if text := characters.decode(b"", final=True):
-            yield text
+        return common.decode_stream(self.vocab, ids)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write JSON to read by eye, one merge a line; the same tokenizer gives the same bytes."""
@@ -221,27 +187,3 @@ class BPETokenizer:
 
     def _parts(self) -> Parts:
         return Parts(self.vocab, self.merges, self.special_tokens, self.pattern)
-
-    def _encode(self, encoder: Encoder, specials: Collection[str], text: str) -> list[int]:
-        ids: list[int] = []
-        for part, special in special_parts(text, specials):
-            ids += [self.special_tokens[part]] if special else encoder.encode(part)
-        return ids
-
-    def _block(self, specials: Collection[str], text: str) -> "array[int]":
-        return id_array(self.vocab_size, self.encode(text, allowed_special=set(specials)))
-
-    def _batch(self, end: int | None, batch: Batch) -> "array[int]":
-        ids: list[int] = []
-        for piece in batch:
-            if piece is not None:
-                ids += self._encoder.encode(piece)
-            elif end is not None:
-                ids.append(end)
-        return id_array(self.vocab_size, ids)
-
-    def _token(self, i: int) -> bytes:
-        try:
-            return self.vocab[index(i)]
-        except KeyError:
-            raise ValueError(f"unknown id {i}; the vocabulary has {self.vocab_size} ids") from None

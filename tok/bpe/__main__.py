@@ -8,10 +8,10 @@ from collections.abc import Iterator, Sequence
 import tok
 from tok.base import END_OF_TEXT, UNKNOWN
 from tok.bpe import BPETokenizer
-from tok.bpe.workers import workers_for
 from tok.cli import Parser, Progress, run
 from tok.files import as_text, check_writable, input_file, output_file, text_chunks
 from tok.ids import from_bytes, to_bytes
+from tok.workers import workers_for
 
 OUT, GPT2 = "tok/bpe.json", "tok/gpt2.json"
 TRAIN = f"""example:

@@ -11,6 +11,7 @@ from tok.bpe.merges import MergeTable
 from tok.bpe.pretokenize import PATTERNS
 from tok.bpe.storage import Parts
 from tok.files import output_file, read_text
+from tok.storage import read_model
 
 PRINTED = [*range(33, 127), *range(161, 173), *range(174, 256)]  # bytes that stand for themselves
 LETTER = {b: chr(b) for b in PRINTED} | {
@@ -68,13 +69,7 @@ def made_by(
 
 def read_hf(path: str | os.PathLike[str]) -> Parts:
     """The parts in a tokenizer.json. ValueError for a part of it that works otherwise than ours."""
-    try:
-        found = json.loads(read_text(path))
-    except (ValueError, RecursionError) as e:
-        raise ValueError(f"malformed JSON ({e}); bring back a whole tokenizer.json") from None
-    model = found.get("model") if isinstance(found, dict) else None
-    if not isinstance(model, dict):
-        raise ValueError("no tokenizer.json (no 'model'); a vocab.json needs its MERGES.txt beside")
+    found, model = read_model(path, "a vocab.json needs its MERGES.txt beside")
     if model.get("type", "BPE") != "BPE" or "merges" not in model:
         raise ValueError(
             f"a tokenizer of kind {model.get('type')}; only byte-level BPE can be read"

@@ -11,13 +11,12 @@ from functools import partial
 from heapq import heapify, heappop, heappush
 from operator import add
 
+from tok import common
 from tok.bpe.merges import as_chars
 from tok.bpe.pretokenize import Splitter
-from tok.bpe.workers import in_order
-from tok.pieces import Batch, batches
+from tok.pieces import Batch
 from tok.special import special_parts
 
-BLOCK = 1 << 20  # characters at a time
 DOWN = bytes(range(255, -1, -1))
 END = "\u0100"  # greater than any byte
 
@@ -33,11 +32,7 @@ def count_words(
     No word crosses from one text to the next.
     """
     task = partial(count_batch, split, specials)
-    words: Counter[str] = Counter()
-    for found in in_order(task, batches(texts, specials, split.cut, BLOCK), workers):
-        for word, n in found.items():
-            words[word] += n
-    return words
+    return common.count_words(task, texts, specials, split.cut, workers)
 
 
 def count_batch(split: Splitter, specials: Collection[str], batch: Batch) -> Counter[str]:

@@ -7,34 +7,25 @@ the way through its lattice with the greatest product (`lattice.py`). Characters
 are spelt in UTF-8 bytes, so that any text comes back without loss.
 """
 
-import codecs
 import os
-from array import array
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from functools import partial
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from math import inf
-from operator import index
 from random import Random
 
-from tok.base import END_OF_TEXT
+from tok import common
+from tok.base import END_OF_TEXT, Allowed, Blocks, Documents
 from tok.bpe.pretokenize import Splitter
 from tok.bpe.train import count_words
-from tok.bpe.workers import in_order
-from tok.ids import id_array
-from tok.pieces import Batch, batches, check_characters, check_texts, safe_pieces
-from tok.special import allowed, check_specials, special_parts
+from tok.pieces import check_characters, check_texts
+from tok.special import check_specials
 from tok.storage import blame
-from tok.unigram.encode import Encoder
+from tok.unigram.encode import Encoder, fused
 from tok.unigram.interop import read_hf, save_hf
 from tok.unigram.lattice import Edge, Ids, Pieces, n_best, sample
 from tok.unigram.normalize import Normalizer
 from tok.unigram.sentencepiece import read_sentencepiece
 from tok.unigram.storage import Parts, laid_out, read_unigram, vocabulary, write_unigram
 from tok.unigram.train import learn
-
-MEMORY = 1 << 17  # words that encode remembers, about 250 bytes each
-FEW = 1 << 10  # the same for encode_iter
-SMALL, PIECE, BLOCK = 1 << 13, 1 << 16, 1 << 20  # characters at a time
 
 
 def whole(text: str) -> int:
@@ -62,7 +53,8 @@ class UnigramTokenizer:
         self._cut = whole if parts.normalizer else self._split.cut
         edges = {t: Edge(score, (parts.pieces[t][0],)) for t, score in self.scores.items()}
         self._pieces = Pieces(edges, self._spell)
-        self._encoder = Encoder(self._pieces, self._split, MEMORY)
+        how = self._pieces, self._split, self._normalize, parts.unknown
+        self._encoder = Encoder(*how, common.MEMORY)
 
     @classmethod
     def from_pieces(
@@ -115,61 +107,41 @@ class UnigramTokenizer:
         """Bytes, pieces and special tokens together."""
         return len(self.vocab)
 
-    def encode(self, text: str, *, allowed_special: str | Collection[str] = "none") -> list[int]:
+    def encode(self, text: str, *, allowed_special: Allowed = "none") -> list[int]:
         """Text -> ids. ValueError for half a surrogate pair, which is no character.
 
         Special tokens are plain text unless allowed: "none", "all", or a set of them.
         """
-        chosen = allowed(allowed_special, self.special_tokens)
-        ids: list[int] = []
-        for piece in safe_pieces([text], chosen, self._cut, PIECE):
-            ids += self._encode(self._encoder, chosen, piece)
-        return ids
+        return common.encode(self, text, allowed_special)
 
     def encode_iter(
-        self, chunks: Iterable[str], *, allowed_special: str | Collection[str] = "none"
+        self, chunks: Iterable[str], *, allowed_special: Allowed = "none"
     ) -> Iterator[int]:
         """The ids of all chunks as one text, in little memory beside the largest chunk.
 
         Text is kept up to where a word surely ends; a pattern that promises no such place must hold
         all of it.
         """
-        chosen = allowed(allowed_special, self.special_tokens)
-        encoder = self._encoder.with_limit(FEW)
-        for piece in safe_pieces(check_texts(chunks), chosen, self._cut, SMALL):
-            yield from self._encode(encoder, chosen, piece)
+        return common.encode_iter(self, chunks, allowed_special)
 
     def encode_blocks(
-        self,
-        chunks: Iterable[str],
-        *,
-        allowed_special: str | Collection[str] = "none",
-        workers: int = 1,
-    ) -> Iterator["array[int]"]:
+        self, chunks: Iterable[str], *, allowed_special: Allowed = "none", workers: int = 1
+    ) -> Blocks:
         """The ids of all chunks as one text, in arrays of uint16, or uint32 above 65,536 ids.
 
         For large files: `workers` processes share the work, and the ids come in order.
         """
-        chosen = allowed(allowed_special, self.special_tokens)
-        task = partial(self._block, chosen)
-        jobs = safe_pieces(check_texts(chunks), chosen, self._cut, BLOCK)
-        yield from in_order(task, jobs, workers)
+        return common.encode_blocks(self, chunks, allowed_special, workers)
 
     def encode_documents(
-        self,
-        documents: Iterable[str | Iterable[str]],
-        *,
-        end: int | None = None,
-        workers: int = 1,
-    ) -> Iterator["array[int]"]:
+        self, documents: Documents, *, end: int | None = None, workers: int = 1
+    ) -> Blocks:
         """The ids of each document by itself, then `end`, in arrays of uint16 or uint32.
 
-        A document is a string or an iterable of its chunks, read to its end before the next.
-        Special tokens in it are plain text.
+        A document is a string or an iterable of its chunks, read to its end before the next, so it
+        may be larger than memory. Special tokens in it are plain text.
         """
-        task = partial(self._batch, end)
-        jobs = batches(check_texts(documents), (), self._cut, BLOCK)
-        yield from in_order(task, jobs, workers)
+        return common.encode_documents(self, documents, end, workers)
 
     def n_best(self, text: str, n: int) -> list[tuple[list[int], float]]:
         """The n best ways to write a text, with their log-probabilities, the best first.
@@ -179,7 +151,7 @@ class UnigramTokenizer:
         if n < 1:
             raise ValueError(f"n={n}; give 1 or more")
         lattice = self._pieces.lattice(self._words(text))
-        return [(self._fused(ids), score) for ids, score in n_best(lattice, n)]
+        return [(fused(ids, self._parts.unknown), score) for ids, score in n_best(lattice, n)]
 
     def sample(self, text: str, *, alpha: float, seed: int) -> list[int]:
         """One way to write a text, drawn with probability in proportion to exp(alpha x score).
@@ -193,7 +165,7 @@ class UnigramTokenizer:
         random = Random(seed)
         for word in self._words(text):
             ids += sample(self._pieces.lattice([word]), alpha, random)
-        return self._fused(ids)
+        return fused(ids, self._parts.unknown)
 
     def decode(self, ids: Iterable[int]) -> str:
         """Ids -> text; bytes that are not UTF-8 become U+FFFD. ValueError for an unknown id."""
@@ -201,16 +173,11 @@ class UnigramTokenizer:
 
     def decode_bytes(self, ids: Iterable[int]) -> bytes:
         """Ids -> bytes, exactly. ValueError for an unknown id."""
-        return b"".join(map(self._token, ids))
+        return common.decode_bytes(self.vocab, ids)
 
     def decode_stream(self, ids: Iterable[int]) -> Iterator[str]:
         """Text as ids come in, whole characters only; together it is `decode(ids)`."""
-        characters = codecs.getincrementaldecoder("utf-8")("replace")
-        for i in ids:
-            if text := characters.decode(self._token(i)):
-                yield text
-        if text := characters.decode(b"", final=True):
-            yield text
+        return common.decode_stream(self.vocab, ids)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write JSON to read by eye, one piece a line; the same tokenizer gives the same bytes."""
@@ -260,38 +227,3 @@ class UnigramTokenizer:
     def _words(self, text: str) -> list[str]:
         check_characters(text, 0)
         return self._split.words(self._normalize(text))
-
-    def _plain(self, encoder: Encoder, text: str) -> list[int]:
-        return self._fused(encoder.encode(self._normalize(text)))
-
-    def _fused(self, ids: Iterable[int]) -> list[int]:
-        """One id for a run of unknown characters, as others have it."""
-        unknown, ids = self._parts.unknown, list(ids)
-        if unknown not in ids:
-            return ids
-        pairs = zip(ids, [None, *ids], strict=False)
-        return [i for i, before in pairs if i != unknown or before != unknown]
-
-    def _encode(self, encoder: Encoder, specials: Collection[str], text: str) -> list[int]:
-        ids: list[int] = []
-        for part, special in special_parts(text, specials):
-            ids += [self.special_tokens[part]] if special else self._plain(encoder, part)
-        return ids
-
-    def _block(self, specials: Collection[str], text: str) -> "array[int]":
-        return id_array(self.vocab_size, self.encode(text, allowed_special=set(specials)))
-
-    def _batch(self, end: int | None, batch: Batch) -> "array[int]":
-        ids: list[int] = []
-        for piece in batch:
-            if piece is not None:
-                ids += self._plain(self._encoder, piece)
-            elif end is not None:
-                ids.append(end)
-        return id_array(self.vocab_size, ids)
-
-    def _token(self, i: int) -> bytes:
-        try:
-            return self.vocab[index(i)]
-        except KeyError:
-            raise ValueError(f"unknown id {i}; the vocabulary has {self.vocab_size} ids") from None

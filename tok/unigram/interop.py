@@ -7,7 +7,8 @@ from operator import index
 from typing import Any
 
 from tok.bpe.pretokenize import PATTERNS
-from tok.files import output_file, read_text
+from tok.files import output_file
+from tok.storage import read_model
 from tok.unigram.normalize import MARK, Step
 from tok.unigram.storage import Parts, add
 
@@ -16,13 +17,7 @@ BYTES = {f"<0x{b:02X}>": b for b in range(256)}
 
 def read_hf(path: str | os.PathLike[str]) -> Parts:
     """The parts in a tokenizer.json. ValueError for a part of it that works otherwise than ours."""
-    try:
-        found = json.loads(read_text(path))
-    except (ValueError, RecursionError) as e:
-        raise ValueError(f"malformed JSON ({e}); bring back a whole tokenizer.json") from None
-    model = found.get("model") if isinstance(found, dict) else None
-    if not isinstance(model, dict):
-        raise ValueError("no tokenizer.json (no 'model')")
+    found, model = read_model(path, "give a whole tokenizer.json, or a .model file")
     if model.get("type", "Unigram") != "Unigram" or not isinstance(model.get("vocab"), list):
         raise ValueError(f"a tokenizer of kind {model.get('type')}; this reads Unigram")
     steps = list(normalizers(found.get("normalizer")))

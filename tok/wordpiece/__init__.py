@@ -8,15 +8,12 @@ are lost, and a word that the vocabulary can't spell becomes [UNK].
 """
 
 import os
-from array import array
 from collections.abc import Callable, Collection, Iterable, Iterator
-from functools import partial
 from operator import index
 
-from tok.base import END_OF_TEXT, UNKNOWN
-from tok.bpe.workers import in_order
-from tok.ids import id_array
-from tok.pieces import Batch, batches, check_characters, check_texts, safe_pieces
+from tok import common
+from tok.base import END_OF_TEXT, UNKNOWN, Allowed, Blocks, Documents
+from tok.pieces import check_characters, check_texts
 from tok.special import allowed, check_specials, special_parts
 from tok.storage import blame
 from tok.wordpiece.basic import Splitter
@@ -37,9 +34,6 @@ from tok.wordpiece.storage import (
 )
 from tok.wordpiece.train import alphabet, count_words, learn
 
-MEMORY = 1 << 17  # words that encode remembers, about 250 bytes each
-FEW = 1 << 10  # the same for encode_iter
-SMALL, PIECE, BLOCK = 1 << 13, 1 << 16, 1 << 20  # characters at a time
 CLOSE = frozenset(".,;:!?)]}%'’”-")  # signs that stand close to the word before them
 
 
@@ -73,8 +67,9 @@ class WordPieceTokenizer:
         self.special_tokens = {t: i for i, t in enumerate(tokens) if t in special}
         ids = {t: i for i, t in enumerate(tokens) if t not in special}
         self._split = Splitter(lowercase, strip_accents, cjk)
+        self._cut = self._split.cut
         unknown = self.special_tokens[UNKNOWN]
-        self._encoder = Encoder(ids, self._split, unknown, max_word, MEMORY)
+        self._encoder = Encoder(ids, self._split, unknown, max_word, common.MEMORY)
         self._text = [as_text(token) for token in tokens]
 
     @classmethod
@@ -118,16 +113,12 @@ class WordPieceTokenizer:
         """All tokens, special ones included."""
         return len(self.vocab)
 
-    def encode(self, text: str, *, allowed_special: str | Collection[str] = "none") -> list[int]:
+    def encode(self, text: str, *, allowed_special: Allowed = "none") -> list[int]:
         """Text -> ids. ValueError for half a surrogate pair, which is no character.
 
         Special tokens are plain text unless allowed: "none", "all", or a set of them.
         """
-        chosen = allowed(allowed_special, self.special_tokens)
-        ids: list[int] = []
-        for piece in safe_pieces([text], chosen, self._split.cut, PIECE):
-            ids += self._encode(self._encoder, chosen, piece)
-        return ids
+        return common.encode(self, text, allowed_special)
 
     def encode_offsets(
         self, text: str, *, allowed_special: str | Collection[str] = "none"
@@ -162,45 +153,29 @@ class WordPieceTokenizer:
         return paired(self.encode(a), None if b is None else self.encode(b), *signs, length)
 
     def encode_iter(
-        self, chunks: Iterable[str], *, allowed_special: str | Collection[str] = "none"
+        self, chunks: Iterable[str], *, allowed_special: Allowed = "none"
     ) -> Iterator[int]:
         """The ids of all chunks as one text, in little memory: text is kept up to white space."""
-        chosen = allowed(allowed_special, self.special_tokens)
-        encoder = self._encoder.with_limit(FEW)
-        for piece in safe_pieces(check_texts(chunks), chosen, self._split.cut, SMALL):
-            yield from self._encode(encoder, chosen, piece)
+        return common.encode_iter(self, chunks, allowed_special)
 
     def encode_blocks(
-        self,
-        chunks: Iterable[str],
-        *,
-        allowed_special: str | Collection[str] = "none",
-        workers: int = 1,
-    ) -> Iterator["array[int]"]:
+        self, chunks: Iterable[str], *, allowed_special: Allowed = "none", workers: int = 1
+    ) -> Blocks:
         """The ids of all chunks as one text, in arrays of uint16, or uint32 above 65,536 ids.
 
         For large files: `workers` processes share the work, and the ids come in order.
         """
-        chosen = allowed(allowed_special, self.special_tokens)
-        task = partial(self._block, chosen)
-        jobs = safe_pieces(check_texts(chunks), chosen, self._split.cut, BLOCK)
-        yield from in_order(task, jobs, workers)
+        return common.encode_blocks(self, chunks, allowed_special, workers)
 
     def encode_documents(
-        self,
-        documents: Iterable[str | Iterable[str]],
-        *,
-        end: int | None = None,
-        workers: int = 1,
-    ) -> Iterator["array[int]"]:
+        self, documents: Documents, *, end: int | None = None, workers: int = 1
+    ) -> Blocks:
         """The ids of each document by itself, then `end`, in arrays of uint16 or uint32.
 
-        A document is a string or an iterable of its chunks, read to its end before the next.
-        Special tokens in it are plain text.
+        A document is a string or an iterable of its chunks, read to its end before the next, so it
+        may be larger than memory. Special tokens in it are plain text.
         """
-        task = partial(self._batch, end)
-        jobs = batches(check_texts(documents), (), self._split.cut, BLOCK)
-        yield from in_order(task, jobs, workers)
+        return common.encode_documents(self, documents, end, workers)
 
     def decode(self, ids: Iterable[int]) -> str:
         """Ids -> text, as far as ids tell: blanks between words, none before . , ; : ! ? and such.
@@ -263,24 +238,6 @@ class WordPieceTokenizer:
 
     def __reduce__(self) -> tuple[type["WordPieceTokenizer"], tuple[object, ...]]:
         return WordPieceTokenizer, tuple(self._parts)
-
-    def _encode(self, encoder: Encoder, specials: Collection[str], text: str) -> list[int]:
-        ids: list[int] = []
-        for part, special in special_parts(text, specials):
-            ids += [self.special_tokens[part]] if special else encoder.encode(part)
-        return ids
-
-    def _block(self, specials: Collection[str], text: str) -> "array[int]":
-        return id_array(self.vocab_size, self.encode(text, allowed_special=set(specials)))
-
-    def _batch(self, end: int | None, batch: Batch) -> "array[int]":
-        ids: list[int] = []
-        for piece in batch:
-            if piece is not None:
-                ids += self._encoder.encode(piece)
-            elif end is not None:
-                ids.append(end)
-        return id_array(self.vocab_size, ids)
 
 
 def as_text(token: str) -> str:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from tok.base import UNKNOWN
 from tok.files import output_file, read_text
-from tok.storage import VERSION, read, write_lines
+from tok.storage import VERSION, read, read_model, write_lines
 
 START, END = "[CLS]", "[SEP]"
 STANDARD = ("[PAD]", UNKNOWN, START, END, "[MASK]")  # special wherever a vocabulary has them
@@ -96,13 +96,8 @@ def read_wordpiece(path: str | os.PathLike[str]) -> Parts:
 
 def read_hf(path: str | os.PathLike[str]) -> Parts:
     """The parts in a tokenizer.json. ValueError for a part of it that works otherwise than ours."""
-    try:
-        found = json.loads(read_text(path))
-    except (ValueError, RecursionError) as e:
-        raise ValueError(f"malformed JSON ({e}); bring back a whole tokenizer.json") from None
-    model = found.get("model") if isinstance(found, dict) else None
-    if not isinstance(model, dict) or model.get("type") != "WordPiece":
-        kind = model.get("type") if isinstance(model, dict) else None
+    found, model = read_model(path, "give BERT's vocab.txt, or a whole tokenizer.json")
+    if (kind := model.get("type")) != "WordPiece":
         raise ValueError(f"no tokenizer.json of kind WordPiece, but of {kind}; use its own class")
     for key, wanted in ("unk_token", UNKNOWN), ("continuing_subword_prefix", "##"):
         if model.get(key) != wanted:

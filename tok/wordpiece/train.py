@@ -19,9 +19,9 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import partial
 from heapq import heapify, heappop, heappush
 
-from tok.bpe.train import BLOCK, Pairs
-from tok.bpe.workers import in_order
-from tok.pieces import Batch, batches
+from tok import common
+from tok.bpe.train import Pairs
+from tok.pieces import Batch
 from tok.special import special_parts
 from tok.wordpiece.basic import Splitter
 from tok.wordpiece.encode import PREFIX
@@ -37,11 +37,7 @@ def count_words(
 ) -> Counter[str]:
     """How often each word occurs. Special tokens cut a text and are not counted."""
     task = partial(count_batch, split, specials)
-    words: Counter[str] = Counter()
-    for found in in_order(task, batches(texts, specials, split.cut, BLOCK), workers):
-        for word, n in found.items():
-            words[word] += n
-    return words
+    return common.count_words(task, texts, specials, split.cut, workers)
 
 
 def count_batch(split: Splitter, specials: Collection[str], batch: Batch) -> Counter[str]:
