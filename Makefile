@@ -18,7 +18,7 @@ PIP = $(BIN)/python -m pip install --quiet --disable-pip-version-check -c .ci/co
 CODE = tok model data utils tests *.py
 
 .DEFAULT_GOAL = help
-.PHONY: help train sample eval plot doctor sweep ablate scaling-law transfer bench serve import export numpy bpe-train tokenizers embed exercise failures ladder look notebooks format lint test test-slow clean
+.PHONY: help train sample eval plot doctor sweep ablate scaling-law transfer families bench serve import export numpy bpe-train tokenizers embed exercise failures ladder look notebooks format lint test test-slow clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-10s %s\n", $$1, $$2}'
@@ -70,6 +70,9 @@ scaling-law: $(VENV)/.installed ## sizes x budgets, a fit, a prediction put to t
 
 transfer: $(VENV)/.installed ## the best learning rate by width, standard and muP: half an hour
 	$(BIN)/python -m utils.transfer $(ARGS)
+
+families: $(VENV)/.installed ## GPT-2, LLaMA and BERT at equal compute: a quarter of an hour
+	$(BIN)/python -m utils.families $(ARGS)
 
 bench: $(VENV)/.installed ## tokens per second and memory
 	$(BIN)/python bench.py $(ARGS)

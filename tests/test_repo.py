@@ -32,8 +32,9 @@ ORDER = {  # inside a room: what stands earlier may not import what stands later
     "session forecast spread sweep serve judge suite",
 }
 COMMANDS = {  # python -m utils.NAME: they stand on top of all
-    *("ablate", "chaos", "compare", "doctor", "embed", "exercises", "failures", "judge", "look"),
-    *("notebooks", "plot", "scaling", "settings_table", "tokenizer_report", "transfer"),
+    *("ablate", "chaos", "compare", "doctor", "embed", "exercises", "failures", "families"),
+    *("judge", "look", "notebooks", "plot", "scaling", "settings_table", "tokenizer_report"),
+    "transfer",
 }
 DOCS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "data" / "README.md"]
 SCRIPTS = ["train.py", "sample.py", "eval.py", "sweep.py", "bench.py"]

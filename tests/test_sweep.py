@@ -106,13 +106,14 @@ def test_the_winners_command_trains_the_same_settings():
 
 
 def test_rows_by_hand(capsys):
-    runs = [{"val_loss": x, "bits_per_byte": 2 * x, "seconds": 3.0, "tokens": 9, "params": 5,
-             "dtype": "float32"} for x in (1.0, 1.2)]  # fmt: skip
+    runs = [{"val_loss": x, "bits_per_byte": 2 * x, "accuracy": x / 2, "seconds": 3.0, "tokens": 9,
+             "params": 5, "dtype": "float32"} for x in (1.0, 1.2)]  # fmt: skip
     point = Point({"lr": 0.1}, runs=runs)
     assert point.finish() == pytest.approx(1.1)
     assert row(point) == {
         "lr": 0.1, "val_loss": 1.1, "val_loss_sd": 0.1414, "val_ppl": 3.0, "bits_per_byte": 2.2,
-        "bits_per_byte_sd": 0.2828, "seconds": 3.0, "seconds_sd": 0.0, "tokens": 9, "params": 5,
+        "bits_per_byte_sd": 0.2828, "accuracy": 0.55, "accuracy_sd": 0.0707, "next_accuracy": "",
+        "next_accuracy_sd": "", "seconds": 3.0, "seconds_sd": 0.0, "tokens": 9, "params": 5,
         "seeds": 2, "status": "done", "note": "",
     }  # fmt: skip
     bad = Point({"lr": 0.3}, runs=[{**runs[0], "val_loss": math.inf, "dtype": "bfloat16"}])

@@ -76,22 +76,24 @@ def begun(path: Path, settings: Settings) -> bool:
     return there and same(read_yaml(path / "config.yaml"), settings)
 
 
-def bits_per_byte(path: Path, step: int) -> float:
-    """Of the evaluation after a step, from metrics.csv; NaN if it has none."""
+def evaluated(path: Path, step: int, name: str) -> float:
+    """A figure of the evaluation after a step, from metrics.csv; NaN if it has none."""
     if not (path / "metrics.csv").exists():
         return math.nan
     with open(path / "metrics.csv", encoding="utf-8", newline="") as f:
         rows = [r for r in csv.DictReader(f) if r["step"] == str(step)]
-    bits = [float(r["val_bits_per_byte"]) for r in rows if r["val_bits_per_byte"]]
-    return bits[-1] if bits else math.nan
+    found = [float(r[name]) for r in rows if r.get(name)]
+    return found[-1] if found else math.nan
 
 
 def figures(path: Path, summary: Values) -> Values:
     """What a sweep keeps of a finished run. A run that diverged is done, too: its loss is inf."""
-    diverged = summary["stopped_by"] == "diverged"
+    diverged, best = summary["stopped_by"] == "diverged", summary["best_step"]
     return {
         "val_loss": math.inf if diverged else summary["best_val_loss"],
-        "bits_per_byte": math.inf if diverged else bits_per_byte(path, summary["best_step"]),
+        "bits_per_byte": math.inf if diverged else evaluated(path, best, "val_bits_per_byte"),
+        "accuracy": evaluated(path, best, "val_accuracy"),
+        "next_accuracy": evaluated(path, best, "val_next_accuracy"),
         "seconds": summary["seconds"],
         "tokens": summary.get("tokens", 0),
         "params": summary["params"],

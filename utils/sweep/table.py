@@ -16,9 +16,16 @@ from utils.spread import mean, sd
 from utils.sweep.one_run import Values
 from utils.training.score import perplexity
 
-SHOWN = ["val_loss", "val_loss_sd", "val_ppl", "bits_per_byte", "seconds", "seeds"]
+SHARES = ["accuracy", "accuracy_sd", "next_accuracy", "next_accuracy_sd"]  # of BERTs
+SHOWN = ["val_loss", "val_loss_sd", "val_ppl", "bits_per_byte", *SHARES, "seconds", "seeds"]
 DONE = ("done", "diverged")
-MEAN = {"val_loss": 4, "bits_per_byte": 4, "seconds": 1}  # digits; each has its spread, too
+MEAN = {
+    "val_loss": 4,
+    "bits_per_byte": 4,
+    "accuracy": 4,
+    "next_accuracy": 4,
+    "seconds": 1,
+}  # digits
 
 
 @dataclass
@@ -53,7 +60,7 @@ def row(point: Point) -> Values:
     """A point's row of results.csv: settings, means and spreads over its seeds; "" = unknown."""
     figures: Values = {}
     for name, digits in MEAN.items():
-        xs = [run[name] for run in point.runs]
+        xs = [run.get(name, math.nan) for run in point.runs]
         for key, x in ((name, mean(xs)), (f"{name}_sd", sd(xs))):
             figures[key] = "" if math.isnan(x) else round(x, digits)
         if name == "val_loss":
@@ -92,8 +99,12 @@ def aligned(lines: Sequence[Sequence[str]], left: int) -> str:
 
 
 def table(points: Sequence[Point], shown: Sequence[str], most: int = 10**6) -> str:
-    """Points as text, best first, at most so many: columns of `row`, and how each went."""
+    """Points as text, best first, at most so many: columns of `row`, and how each went.
+
+    A column that no point has a figure for is left out.
+    """
     rows = [row(p) for p in ranked(points)]
+    shown = [k for k in shown if k == "val_loss" or any(r[k] != "" for r in rows)]
     lines = [[*shown, "status"]]
     lines += [[*(str(r[k]) for k in shown), f"{r['status']} {r['note']}"] for r in rows[:most]]
     left = f"\n... and {len(rows) - most} more" if len(rows) > most else ""
