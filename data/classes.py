@@ -7,6 +7,7 @@ In a folder each file is a text, or several with the separator of documents betw
 """
 
 from collections.abc import Iterable
+from errno import ENOENT
 from pathlib import Path
 
 from data import hashes
@@ -41,7 +42,10 @@ def class_texts(
 
 
 def entries(data: Path) -> Iterable[Path]:
-    """The folders and text files in a folder, by name."""
+    """The folders and text files in a folder, by name. FileNotFoundError if there is none."""
+    if not data.exists():
+        cure = "no such folder; give one with a folder or a .txt file for each class"
+        raise FileNotFoundError(ENOENT, cure, str(data))
     if not data.is_dir() or (data / "meta.json").exists():
         cure = "give a folder with a folder or a .txt file for each class"
         raise ValueError(f"{data} is one text, and classes are several; {cure}")

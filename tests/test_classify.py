@@ -71,11 +71,11 @@ def test_bad_classes_are_named(folder, tmp_path, error_of):
     assert "dogs holds no .txt file" in said("--data", tmp_path / "one")
     (tmp_path / "one" / "dogs" / "1.txt").write_text("the dog " * 40, encoding="utf-8")
     (tmp_path / "one" / "cats" / "1.txt").write_text("the cat " * 40, encoding="utf-8")
-    assert "the class cats has 1 texts, too few" in said("--data", tmp_path / "one")
+    assert "the class 'cats' has 1 text, too few" in said("--data", tmp_path / "one")
     assert "1.txt is one text, and classes are several" in said(
         "--data", tmp_path / "one" / "cats" / "1.txt"
     )
-    assert "holds" not in said("--data", tmp_path / "none")
+    assert "none: no such folder; give one" in said("--data", tmp_path / "none")
     assert "labels=99, but a class has" in said("--data", folder, "--labels", "99")
     taught = ["--teacher", "x", "--tokenizer", "bpe"]
     assert "teaches tokens, not classes" in said("--data", folder, *taught)

@@ -212,6 +212,18 @@ def test_a_tokenizer_without_mask_is_refused(text_file, error_of):
     assert "the tokenizer has no [CLS] [SEP] [PAD] [MASK]; leave --tokenizer FILE out" in said
 
 
+def test_a_text_without_documents_needs_no_more_flags(text_file):
+    """The defaults are those of configs/bert_tiny.yaml, which asks for next sentences of its text.
+
+    Of any other text `train.py --objective masked --data my.txt` failed by that.
+    """
+    shape = ["--n_layer", "1", "--d_model", "16", "--n_head", "2", "--steps", "2", "--run", "plain"]
+    own = ["--objective", "masked", "--data", str(text_file), "--vocab", "290", "--sample", "0"]
+    assert train.main([*own, *shape, "--device", "cpu", "--dtype", "float32"]) == 0
+    found = read_yaml(Path("runs/plain/config.yaml"))
+    assert (found["next_sentence"], found["mask_rate"]) == (False, 0.3)
+
+
 def test_characters_and_windows(text_file):
     run = bert(text_file, "--tokenizer", "char", "--whole_words", run="chars")
     _, tokenizer, _ = load_model(run, kind="bert")

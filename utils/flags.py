@@ -33,6 +33,7 @@ Values = dict[str, Any]
 DEFAULT = Path(__file__).parent.parent / "configs" / "tiny.yaml"
 BERT = DEFAULT.with_name("bert_tiny.yaml")  # the same where a BERT is to be trained
 FREE = {"block_size", "dropout", "attn_dropout", "attn"}  # what --init leaves open of a model
+OF_TEXT = {f.name for f in fields(DataConfig)} | {"next_sentence"}  # only documents have some
 OBJECTIVE = [f.name for f in fields(ObjectiveConfig)]
 KEPT = {f.name for f in fields(GPTConfig) if f.name in FIELDS} - FREE | {"vocab"}
 
@@ -143,7 +144,7 @@ def for_text(asked: Values) -> Values:
         values = {name: value for name, value in values.items() if name not in OBJECTIVE}
     if Path(asked["data"]).resolve() == Path(values["data"]).resolve() and "mixture" not in asked:
         return values
-    left = {name: values[name] for name in values.keys() - {f.name for f in fields(DataConfig)}}
+    left = {name: values[name] for name in values.keys() - OF_TEXT}
     return left if is_bert(asked) else {**left, **until_told(recipe(size_of(asked)), asked)}
 
 
