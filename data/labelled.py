@@ -27,8 +27,8 @@ def texts_of(data: TokenDataset, tokens: np.ndarray, name: str) -> list[np.ndarr
     if end < 0 or not found:
         n = data.meta["documents"]
         raise ValueError(
-            f"the class {name!r} has {n} text{'s' * (n != 1)}, too few to learn from some and to be "
-            "asked about others; give more, and set doc_sep to what divides them"
+            f"the class {name!r} has {n} text{'s' * (n != 1)}, too few to learn from some and to "
+            "be asked about others; give more, and set doc_sep to what divides them"
         )
     return found
 
