@@ -54,14 +54,14 @@ COLUMNS = {  # what a row may have beside the usual: its head, and how it is sho
 
 def head(name: str, unit: str, more: Sequence[str]) -> str:
     """The first line of a table."""
-    usual = f"\n{name:24}{'':13}{'median':>10}{'spread':>8}{'runs':>6}{unit:>10}{'x time':>8}"
+    usual = f"\n{name:30}{'':13}{'median':>10}{'spread':>8}{'runs':>6}{unit:>10}{'x time':>8}"
     return usual + "".join(f"{COLUMNS[key][0]:>11}" for key in more)
 
 
 def line(row: dict[str, Any], work: str, more: Sequence[str]) -> str:
     """A row of a table."""
     spread = f"{row['spread']:.0%}" if row["runs"] > 1 else ""
-    usual = f"{work:24}{row['who']:13}{short(row['ms']):>7} ms{spread:>8}{row['runs']:>6}"
+    usual = f"{work:30}{row['who']:13}{short(row['ms']):>7} ms{spread:>8}{row['runs']:>6}"
     usual += f"{short(row['rate']):>10}{row['ratio']:>8.2f}"
     if "of_copy" in row:
         usual += f"  reads {row['gb_per_s']:.1f} GB/s of weights, {row['of_copy']:.0%} of a copy"

@@ -271,7 +271,7 @@ def test_bench_by_itself(toys, capfd, monkeypatch, tmp_path):
     monkeypatch.setattr(races, "free_memory", lambda device: 3.9e9)
     monkeypatch.setattr(races, "SECONDS", 0.01)
     people, found = told(capfd, "--only", "train", "write")
-    assert "12x768                  left out: it wants 4 GB of free memory" in people
+    assert f"{'12x768':30}left out: it wants 4 GB of free memory" in people
     assert [r["work"] for r in found["results"] if r["bench"] == "train"] == ["4x128"]
     assert "12x768, 2 tokens" in [r["work"] for r in found["results"]]
     assert all(3 <= r["runs"] <= 15 for r in found["results"])

@@ -118,7 +118,7 @@ def bench_train(a: Namespace, device: Device, limits: Limits, say: Say) -> Itera
     for name, shape in SHAPES.items():
         n = 1 + bool(a.nanogpt) + a.compile
         if name == BIG and free_memory(device) < n * NEEDS:
-            say(f"{name:24}left out: it wants {n * NEEDS / 1e9:.0f} GB of free memory")
+            say(f"{name:30}left out: it wants {n * NEEDS / 1e9:.0f} GB of free memory")
             continue
         peaks = {"llm-tiny": peak_of_steps(shape, a)}
         contenders: dict[str, Any] = {"llm-tiny": stepper(gpt(shape), shape, device)}
