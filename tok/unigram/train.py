@@ -13,7 +13,7 @@ from tok.unigram.trie import Trie, trie
 
 LONG = 48  # characters; longer words are learnt from in parts
 TILT = 10.0  # nats a character, so that products over a word of LONG neither vanish nor overflow
-SEEDS = 10  # times the pieces wanted
+SEEDS = 4  # times the pieces wanted; with 10, learning takes longer and texts get no shorter
 RARE = 0.5  # expected occurrences; a piece with fewer is dropped
 KEEP, NEAR, ITERATIONS = 0.75, 1.1, 2
 Ends = tuple[tuple[int, ...], ...]  # for each end 1, 2, ...: pieces, by index, the longest first
