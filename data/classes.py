@@ -34,7 +34,7 @@ def class_texts(
         found = ", ".join(path.name for path in paths) or "none"
         cure = "give a folder that holds a folder or a .txt file for each"
         raise ValueError(f"{mixture or data} has {found}; classes are two or more: {cure}")
-    names = [path.stem for path in paths]
+    names = [path.name if path.is_dir() else path.stem for path in paths]
     if twins := sorted({name for name in names if names.count(name) > 1}):
         raise ValueError(f"{data}: two classes are called {twins[0]}; rename one")
     out = Path(scratch or hashes.CACHE)

@@ -92,18 +92,24 @@ def chosen(
     """The positions to hide, (B,T) bool: of n real ones (B,T) those with the least u (B,T).
 
     As in BERT they are round(rate n) of each row, at least 1. With `starts`, words are chosen in
-    whole, by the number of their first token, until as many tokens are.
+    whole, by the number of their first token, until as many tokens are; but in a row of which
+    nothing would be left, such as one of a single long word, tokens are.
     """
-    score = u
-    if starts is not None:  # all tokens of a word have its first one's number
-        first = np.maximum.accumulate(np.where(starts, np.arange(u.shape[1]), 0), 1)
-        score = np.take_along_axis(u, first, 1)
-    order = np.where(real, score, 2.0).argsort(1, kind="stable")
-    rank = order.argsort(1, kind="stable")
-    if starts is not None:
-        rank = np.take_along_axis(rank, first, 1)
     n = np.maximum(1, np.round(rate * real.sum(1, keepdims=True)))
-    return (rank < n) & real
+    tokens = (ranks(u, real) < n) & real
+    if starts is None:
+        return tokens
+    # all tokens of a word have its first one's number
+    first = np.maximum.accumulate(np.where(starts, np.arange(u.shape[1]), 0), 1)
+    rank = ranks(np.take_along_axis(u, first, 1), real)
+    words = (np.take_along_axis(rank, first, 1) < n) & real
+    return np.where((words == real).all(1, keepdims=True), tokens, words)
+
+
+def ranks(u: np.ndarray, real: np.ndarray) -> np.ndarray:
+    """Each position's place among the real ones of its row by u, the least is 0; (B,T) each."""
+    order = np.where(real, u, 2.0).argsort(1, kind="stable")
+    return order.argsort(1, kind="stable")
 
 
 def masked(

@@ -54,6 +54,11 @@ def test_a_folder_each_or_a_file_each(folder, tmp_path):
     for name in ("a", "b", "c"):
         (files / f"{name}.txt").write_text("x\ny\n", encoding="utf-8")
     assert list(class_texts(str(files), "", "\n")) == [str(files / f"{n}.txt") for n in "abc"]
+    for name in ("v1.0", "v1.5"):  # folders: what follows a dot is no ending
+        (tmp_path / "dots" / name).mkdir(parents=True)
+        (tmp_path / "dots" / name / "1.txt").write_text(name, encoding="utf-8")
+    dots = class_texts(str(tmp_path / "dots"), "", "\n")
+    assert [Path(path).stem for path in dots] == ["v1.0", "v1.5"]
     named = class_texts("", f"{files}/a.txt=1 {files}/c.txt=1", "\n")
     assert list(named) == [f"{files}/a.txt", f"{files}/c.txt"]
 

@@ -114,6 +114,17 @@ def test_the_loss_is_bert_own():
     assert loss.item() == pytest.approx((words + pair).item(), rel=1e-5)
 
 
+def test_a_row_without_an_ordinary_token_teaches_nothing():
+    """A window of separators alone has nothing to hide: 0 of 0 tokens; it was NaN."""
+    torch.manual_seed(1)
+    model = TinyBERT(BertConfig(vocab_size=24, block_size=8, n_layer=1, n_head=2, d_model=16))
+    nothing = torch.full((1, 8), -1)
+    nats, count = masked_tokens(model, (torch.zeros_like(nothing), nothing))
+    assert (nats.item(), count.item()) == (0.0, 0)
+    nats.backward()
+    assert all(p.grad is None or p.grad.isfinite().all() for p in model.parameters())
+
+
 def test_scores_by_a_second_reckoning():
     """Position by position, and batches of another size give the same."""
     torch.manual_seed(0)

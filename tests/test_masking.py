@@ -42,6 +42,15 @@ def test_the_least_numbers_are_chosen():
     assert chosen(u, real, 0.5).tolist() == np.array(expected, bool).tolist()
 
 
+def test_a_word_as_long_as_its_row_is_masked_in_part():
+    """Or the model would guess from nothing: of 10 tokens of one word 2 are hidden, not all."""
+    u = np.arange(10)[None, ::-1] / 10
+    real, starts = np.ones((1, 10), bool), np.arange(10)[None] == 0
+    assert chosen(u, real, 0.2, starts).sum() == 2
+    starts[0, 6] = True  # two words: one of them is hidden in whole
+    assert chosen(u, real, 0.2, starts)[0].tolist() == [False] * 6 + [True] * 4
+
+
 def test_words_are_chosen_in_whole():
     """Words of 2, 1, 3 tokens, 0.9, 0.2, 0.1: for two tokens the last word, all three of it."""
     u = np.array([[0.9, 0.0, 0.2, 0.1, 0.8, 0.9]])

@@ -24,9 +24,11 @@ def masked_tokens(model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor]:
     of the pairs. Logits are made for masked positions alone.
     """
     x, y, *more = batch
-    pairs = dict(zip(("token_types", "padding", "is_next"), more, strict=False))
-    _, loss = model(x, y, **pairs, loss_only=True)
     count = torch.count_nonzero(y >= 0)
+    if not more:  # of rows without an ordinary token the sum is 0, where a mean is NaN
+        return model(x, y, reduction="sum", loss_only=True)[1], count
+    pairs = dict(zip(("token_types", "padding", "is_next"), more, strict=True))
+    _, loss = model(x, y, **pairs, loss_only=True)
     return loss * count, count
 
 
