@@ -147,6 +147,12 @@ def test_wrong_flags_are_said(error_of):
     assert "seeds=0, flops=1.5e+12: give 1 or more" in error_of(command.main, "--seeds", "0")
 
 
+@pytest.mark.parametrize("text", ["one\n\ntwo", "a b c\n\n" * 30 + "x " * 90])
+def test_texts_that_leave_nothing_to_ask_about_are_refused(text):
+    with pytest.raises(ValueError, match=r"a text of \d+ documents leaves none to ask about"):
+        command.questions(text, None)
+
+
 @pytest.mark.slow
 def test_the_whole_at_toy_size(tmp_path, capsys, monkeypatch):
     """Trains two families with two seeds; a second call trains nothing and says the same."""

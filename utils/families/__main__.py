@@ -53,11 +53,18 @@ def tokenizer_of(text: str, path: Path) -> str:
 
 
 def questions(text: str, tokenizer: Any) -> Any:
-    """Gaps in texts of the last twelfth, on which nothing trains."""
+    """Gaps in texts of the last twelfth, on which nothing trains.
+
+    ValueError for fewer documents than that, or if those are more than a tenth of the text.
+    """
     from utils.families.gaps import gaps
 
     texts = text.split("\n\n")
-    ids = [tokenizer.encode(t)[:WIDTH] for t in texts[-(len(texts) // HELD) :]]
+    held = texts[len(texts) - len(texts) // HELD :]
+    if not held or len("\n\n".join(held)) > 0.095 * len(text):
+        cure = "give one with a blank line between many short documents"
+        raise ValueError(f"a text of {len(texts)} documents leaves none to ask about; {cure}")
+    ids = [tokenizer.encode(t)[:WIDTH] for t in held]
     pool = tokenizer.encode("\n\n".join(texts[: len(texts) // 2]))
     return gaps([row for row in ids if len(row) == WIDTH], pool, EACH, K, seed=0)
 

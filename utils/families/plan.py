@@ -19,7 +19,10 @@ PLAIN = {"qk_norm": False, "zero_init": False, "emb_std": 0.02, "emb_conv": 0, "
 PUBLISHED = {"norm": "layernorm", "pos": "learned", "bias": True}  # GPT-2's and BERT's
 LLAMA = {"norm": "rmsnorm", "pos": "rope", "bias": False, "norm_at": "pre", "norm_eps": 1e-6}
 MASKED = {"objective": "masked", "mask_rate": 0.4}
-RATES = {"adamw": (1e-3, 2e-3, 4e-3, 8e-3), "muon": (0.005, 0.01, 0.02, 0.04)}
+RATES = {
+    "adamw": (1e-3, 2e-3, 4e-3, 8e-3, 16e-3),
+    "muon": (0.0025, 0.005, 0.01, 0.02, 0.04),
+}
 
 
 @dataclass(frozen=True)
