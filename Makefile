@@ -71,7 +71,7 @@ scaling-law: $(VENV)/.installed ## sizes x budgets, a fit, a prediction put to t
 transfer: $(VENV)/.installed ## the best learning rate by width, standard and muP: half an hour
 	$(BIN)/python -m utils.transfer $(ARGS)
 
-families: $(VENV)/.installed ## GPT-2, LLaMA and BERT at equal compute: a quarter of an hour
+families: $(VENV)/.installed ## GPT-2, LLaMA and BERT at equal compute: half an hour
 	$(BIN)/python -m utils.families $(ARGS)
 
 bench: $(VENV)/.installed ## tokens per second and memory

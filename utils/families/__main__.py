@@ -1,6 +1,6 @@
 """GPT-2, LLaMA and BERT side by side: one size, one text, equal compute, several seeds.
 
-python -m utils.families                          # a quarter of an hour of one core
+python -m utils.families                          # 28 trainings: half an hour of one core
 python -m utils.families --flops 1e11 --seeds 1 --only llama modern
 python -m utils.families --optimizer muon
 
