@@ -21,17 +21,19 @@ from model import BertConfig, TinyBERT
 from tok import BPETokenizer
 from tok.special import BERT_TOKENS
 from utils.compare import main as compare
-from utils.config import read_yaml, settings_from
+from utils.config import read_yaml, recorded_settings, settings_from
 from utils.device import pick_device
 from utils.doctor.__main__ import report
 from utils.embed import embed, nearest
 from utils.embed import main as embed_main
 from utils.plot import main as plot
+from utils.tasks.table import task_of
 from utils.training.checkpoint import load_checkpoint
 from utils.training.distill import MaskedDistillation
 from utils.training.masked import masked_tokens, score_masked
 from utils.training.masked_baselines import bag_of_words, masked_baselines
 from utils.training.models import load_model
+from utils.training.score import Score
 
 BERT = [*TOY, "--objective", "masked", "--block_size", "24", "--doc_sep", "\n", "--vocab", "290"]
 BERT += ["--pos", "learned", "--norm_at", "post", "--bias", "true", "--warmup", "2"]
@@ -150,6 +152,25 @@ def test_scores_by_a_second_reckoning():
         assert score.tokens == n
         assert score.figures["accuracy"] == pytest.approx(right / n)
         assert score.shares["next_accuracy"] == (int((verdict == 0).sum()), 4)
+
+
+def test_pairs_that_go_on_and_pairs_that_do_not_are_asked(bert_run, monkeypatch):
+    """Who calls every pair true is right for half of them, and false pairs hold other texts."""
+    settings = recorded_settings(read_yaml(bert_run / "config.yaml"))
+    task = task_of(settings, open_mixture(**settings.text))
+    asked = {}
+
+    def says_yes(model, batches, device, is_next):
+        asked[is_next] = [x for x, *_ in batches]
+        n = sum(len(x) for x in asked[is_next])
+        return Score(1.0, 1, shares={"next_accuracy": (n if is_next else 0, n)})
+
+    monkeypatch.setattr("utils.tasks.masked.score_masked", says_yes)
+    score, _ = task.evaluate(None, 4, pick_device("cpu", "float32"))
+    assert score.figures["next_accuracy"] == 0.5
+    assert score.tokens == 1  # masked tokens are those of the true pairs alone
+    assert len(asked[True]) == len(asked[False])
+    assert any(a.shape != b.shape or (a != b).any() for a, b in zip(*asked.values(), strict=True))
 
 
 def test_baselines_by_hand():

@@ -181,6 +181,7 @@ def test_the_other_sentence_is_of_another_document():
             u = np.random.default_rng((i, k)).random(3)
             a, b = (tokenizer.decode(part) for part in pair(data.train, of, i, False, u, 37, v))
             assert a == f"The {own} sat."
+            assert b.startswith(" Then ")  # its second half, as a true pair has it
             seen.add(b.split()[1])
         assert seen == {"low", "far", "cat", "yes"} - {own}
 
