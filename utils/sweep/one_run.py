@@ -88,7 +88,7 @@ def evaluated(path: Path, step: int, name: str) -> float:
 
 def figures(path: Path, summary: Values) -> Values:
     """What a sweep keeps of a finished run. A run that diverged is done, too: its loss is inf."""
-    diverged, best = summary["stopped_by"] == "diverged", summary["best_step"]
+    diverged, best = summary["stopped_by"] == "diverged", summary.get("best_step", 0)
     return {
         "val_loss": math.inf if diverged else summary["best_val_loss"],
         "bits_per_byte": math.inf if diverged else evaluated(path, best, "val_bits_per_byte"),
