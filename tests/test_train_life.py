@@ -312,6 +312,8 @@ def test_memory_by_hand():
     assert bytes_of(B=16) > base > bytes_of(B=4)
     assert bytes_of(recompute=True) < base
     assert bytes_of(attn="naive") > base
+    muon = step_memory(config, replace(optim, optimizer="muon"), cpu, 1, False)
+    assert muon > 12 * params  # weight, gradient and one moment, and the products of a step
 
 
 MEASURE = """
