@@ -13,7 +13,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from tok import common
+import tok.common as common
 from tok.base import END_OF_TEXT, Allowed, Blocks, Documents
 from tok.bpe.encode import Encoder
 from tok.bpe.interop import read_gpt2, read_hf, save_hf, to_tiktoken

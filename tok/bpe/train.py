@@ -11,7 +11,7 @@ from functools import partial
 from heapq import heapify, heappop, heappush
 from operator import add
 
-from tok import common
+import tok.common as common
 from tok.bpe.merges import as_chars
 from tok.bpe.pretokenize import Splitter
 from tok.pieces import Batch

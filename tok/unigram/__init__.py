@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from math import inf
 from random import Random
 
-from tok import common
+import tok.common as common
 from tok.base import END_OF_TEXT, Allowed, Blocks, Documents
 from tok.bpe.pretokenize import Splitter
 from tok.bpe.train import count_words

@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable, Collection, Iterable, Iterator
 from operator import index
 
-from tok import common
+import tok.common as common
 from tok.base import END_OF_TEXT, UNKNOWN, Allowed, Blocks, Documents
 from tok.pieces import check_characters, check_texts
 from tok.special import allowed, check_specials, special_parts

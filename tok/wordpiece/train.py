@@ -19,7 +19,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import partial
 from heapq import heapify, heappop, heappush
 
-from tok import common
+import tok.common as common
 from tok.bpe.train import Pairs
 from tok.pieces import Batch
 from tok.special import special_parts
